@@ -1,0 +1,28 @@
+"""How large the maps are."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of the maps, in entries. `index_lines` and `route_lines` are powers of two.
+
+    With the defaults the maps take 24 MB and 1.2 MB more per CPU.
+    """
+
+    max_vips: int = 16_384
+    max_backends: int = 32_768  # (VIP, backend) pairs; over 65,536 makes a slot 4 bytes instead of 2
+    max_interfaces: int = 65_536  # the highest interface index + 1
+    index_lines: int = 32_768  # of 8 entries; all VIPs and backends together fill a fifth of them
+    slot_lines: int = 262_144  # of 64 bytes; with 2-byte slots, 127 tables of 65,537 slots
+    route_lines: int = 4_096  # clients whose way back each CPU remembers
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of one slot, as ``bpf/maps.h`` chooses it."""
+        return 2 if self.max_backends <= 65_536 else 4
+
+    @property
+    def slots_per_line(self) -> int:
+        """Slots in one 64-byte line."""
+        return 64 // self.slot_bytes

@@ -1,0 +1,160 @@
+"""The operations that lead from what the maps hold to what a configuration wants.
+
+The order is such that traffic never meets a number that leads nowhere: backends and tables, then what points to them;
+to delete, the other way round, with a wait for the packets in flight in between. A region or number that is in use
+before the plan is not used for anything else by it. A plan cut off after any operation leaves maps that work, and from
+which the next plan goes on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from l4lb.errors import L4lbError
+from l4lb.model import Config, Mode
+from l4lb.plan import index, tables
+from l4lb.plan.limits import Limits
+from l4lb.plan.records import BackendRecord, Image, Region, VipRecord
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBackend:
+    """Fill a backend's record, which nothing points to yet, and set its counters to 0."""
+
+    number: int
+    record: BackendRecord
+    vip: VipRecord
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTable:
+    """Fill a region, which nothing points to yet."""
+
+    region: Region
+    slots: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WriteVip:
+    """Fill a VIP's record, which nothing points to yet."""
+
+    number: int
+    record: VipRecord
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTable:
+    """Lead a VIP's traffic to another region, at once."""
+
+    vip: int
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEntry:
+    """Set one entry of the index."""
+
+    position: index.Position
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForReaders:
+    """Wait until no packet is in flight that has read what was changed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearBackend:
+    """Empty a backend's record; what its counters hold is handed on."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearVip:
+    """Empty a VIP's record."""
+
+    number: int
+
+
+Operation = WriteBackend | WriteTable | WriteVip | SwitchTable | WriteEntry | WaitForReaders | ClearBackend | ClearVip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, in order, and what the maps hold afterwards."""
+
+    operations: tuple[Operation, ...]
+    image: Image
+
+
+_Record = TypeVar("_Record", VipRecord, BackendRecord)
+
+
+def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
+    """The plan that makes the maps, holding `image`, a function of `config`.
+
+    Raises:
+        L4lbError: the configuration does not fit into the maps.
+    """
+    vips_by_record = {VipRecord(vip.endpoint, vip.protocol): vip for vip in config.vips}
+    vips = _numbered(vips_by_record, image.vips, limits.max_vips, "VIPs")
+    weights = {
+        BackendRecord(number, backend.endpoint, vip.protocol, vip.mode): backend.weight
+        for number, record in vips.items()
+        for vip in (vips_by_record[record],)
+        for backend in vip.backends
+    }
+    backends = _numbered(weights, image.backends, limits.max_backends, "backends")
+    sources = tables.sources(vips, {number: (record, weights[record]) for number, record in backends.items()}, config.seed)
+    wanted_tables, contents = tables.place(sources, image.tables, limits)
+    entries = index.differences(image.index, _keys(vips, backends), limits.index_lines)
+
+    appear: list[Operation] = [
+        *(WriteBackend(number, record, vips[record.vip]) for number, record in backends.items() if number not in image.backends),
+        *(WriteTable(region, slots) for region, slots in contents.items()),
+        *(WriteVip(number, vip, wanted_tables[number].region) for number, vip in vips.items() if number not in image.vips),
+        *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
+    ]
+    change: list[Operation] = [
+        *(
+            SwitchTable(number, wanted_tables[number].region)
+            for number, found in image.tables.items()
+            if number in vips and found.region != wanted_tables[number].region
+        ),
+        *(WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED),
+    ]
+    vanish: list[Operation] = [
+        *(ClearVip(number) for number in image.vips if number not in vips),
+        *(ClearBackend(number) for number in image.backends if number not in backends),
+    ]
+    wait = [WaitForReaders()] if change else []
+    index_after = {position: entry for position, entry in {**image.index, **entries}.items() if entry}
+    return Plan((*appear, *change, *wait, *vanish), Image(vips, backends, wanted_tables, index_after))
+
+
+def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: int, what: str) -> dict[int, _Record]:
+    """Each wanted record under the number it has, or under one that is free before and after."""
+    numbers = {record: number for number, record in found.items()}
+    free = (number for number in range(limit) if number not in found)
+    numbered: dict[int, _Record] = {}
+    for record in wanted:
+        number = numbers.get(record)
+        if number is None:
+            number = next(free, None)
+        if number is None:
+            raise L4lbError(f"more than {limit:,} {what} do not fit into the maps", f"remove {what} that are not needed")
+        numbered[number] = record
+    return numbered
+
+
+def _keys(vips: Mapping[int, VipRecord], backends: Mapping[int, BackendRecord]) -> dict[index.Key, int]:
+    """What the index has to lead to: VIPs by destination, nat backends by source."""
+    keys: dict[index.Key, int] = {
+        (vip.endpoint, vip.protocol, index.Way.TO_VIP): number for number, vip in vips.items()
+    }
+    for number, backend in backends.items():
+        if backend.mode is Mode.NAT:
+            keys[backend.endpoint, backend.protocol, index.Way.FROM_BACKEND] = number
+    return keys
