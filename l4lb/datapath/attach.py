@@ -1,0 +1,68 @@
+"""The program on the interfaces: attached by links that are pinned, so it stays when the daemon goes.
+
+A link's program is replaced between two packets. It is never detached to be attached again: on real NICs the
+carrier would drop.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+from l4lb.datapath import bpf
+from l4lb.datapath.pins import Pins
+from l4lb.errors import KernelError, L4lbError
+
+_FLAGS = {"native": bpf.XDP_FLAGS_DRV_MODE, "generic": bpf.XDP_FLAGS_SKB_MODE}
+
+
+def attach(program: Path, pins: Pins, interfaces: dict[int, str], mode: str) -> None:
+    """Puts the pinned program on these interfaces (index to name), and takes it off all others that it was on.
+
+    Raises:
+        L4lbError: an interface's driver has no native XDP, or another program is on it.
+    """
+    with bpf.opened(program) as fd:
+        present = pins.links()
+        for ifindex, name in interfaces.items():
+            pin = present.pop((mode, ifindex), None)
+            if pin is None or not _replace(pin, fd):
+                _attach(fd, ifindex, name, mode, pins.link(mode, ifindex))
+    for pin in present.values():
+        pin.unlink()
+
+
+def _replace(pin: Path, program: int) -> bool:
+    """False if the link's interface is gone; then so is the pin."""
+    with bpf.opened(pin) as link:
+        if bpf.info(link, bpf.LinkInfo).ifindex:
+            bpf.link_update(link, program)
+            return True
+    pin.unlink()
+    return False
+
+
+def _attach(program: int, ifindex: int, name: str, mode: str, pin: Path) -> None:
+    try:
+        link = bpf.link_xdp(program, ifindex, _FLAGS[mode])
+    except KernelError as error:
+        raise _explained(error, name, mode) from error
+    try:
+        bpf.pin(link, pin)
+    finally:
+        os.close(link)
+
+
+def _explained(error: KernelError, name: str, mode: str) -> L4lbError:
+    if error.errno == errno.EOPNOTSUPP and mode == "native":
+        return L4lbError(
+            f"the driver of {name} has no native XDP",
+            "use another interface, or accept the slower --xdp-mode generic",
+        )
+    if error.errno in (errno.EBUSY, errno.EEXIST):
+        return L4lbError(f"another XDP program is on {name}", f"take it off with `ip link set dev {name} xdp off`")
+    if error.errno == errno.ERANGE or error.errno == errno.EINVAL:
+        return L4lbError(
+            f"{name} cannot run XDP as it is set up (MTU, LRO or channels; {os.strerror(error.errno)})",
+            "the kernel's log (dmesg) says which",
+        )
+    return L4lbError(f"cannot put the program on {name}: {os.strerror(error.errno)}", "see the kernel's log (dmesg)")

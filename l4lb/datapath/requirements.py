@@ -1,0 +1,46 @@
+"""What has to be true of a machine before l4lb can work on it, checked before anything is touched."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from l4lb.errors import L4lbError
+
+# 5.9 has links for XDP, 5.6 bpf_jiffies64, 5.5 arrays that can be mapped; 5.10 is the first long-term kernel after them.
+OLDEST_KERNEL = (5, 10)
+
+# Positions in the sets of /proc/self/status (uapi/linux/capability.h). Before 5.8, CAP_SYS_ADMIN stood for the last two.
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39, "CAP_PERFMON": 38}
+
+
+def check_machine() -> None:
+    """Checks kernel and privileges.
+
+    Raises:
+        L4lbError: either is not enough.
+    """
+    check_kernel(os.uname().release)
+    check_capabilities(Path("/proc/self/status").read_text())
+
+
+def check_kernel(release: str) -> None:
+    """Refuses a kernel that is too old; `release` as ``uname -r`` prints it."""
+    version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    if version < OLDEST_KERNEL:
+        oldest = ".".join(map(str, OLDEST_KERNEL))
+        raise L4lbError(f"kernel {release} is too old", f"l4lb needs Linux {oldest} or newer")
+
+
+def check_capabilities(status: str) -> None:
+    """Refuses a process that may not load programs; `status` is the text of ``/proc/self/status``."""
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    held = int(effective[1], 16) if effective else 0
+    missing = [name for name, position in _CAPABILITIES.items() if not held >> position & 1]
+    if missing:
+        raise L4lbError(f"`l4lb run` may not load programs ({', '.join(missing)} missing)", "run it as root, by sudo or as a service")
+
+
+def forwarding_off(interfaces: Iterable[str]) -> list[str]:
+    """Those of the interfaces on which the kernel does not forward IPv4 packets, as the answers of nat backends need."""
+    return [name for name in interfaces if Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text().strip() == "0"]
