@@ -43,6 +43,7 @@ class Harness:
     """
 
     def __init__(self, pins: Path, modes: tuple[Mode, ...] = tuple(Mode)) -> None:
+        self.pins = pins
         maps = pins / "maps"
         maps.mkdir()
         asyncio.run(programs.ensure(balancer_source(modes, SEED, maps, LIMITS), pins / "program"))
@@ -67,10 +68,14 @@ class Harness:
             ifindex, address = next_hops.get(record.endpoint.address, (0, "00:00:00:00:00:00"))
             self.maps.set_next_hop(number, ifindex, mac(address))
 
+    def send(self, packet: bytes) -> bpf.TestRun:
+        """Runs the program once."""
+        return bpf.test_run(self.program, packet)
+
     def run(self, packet: bytes) -> Outcome:
-        """Runs the program once; counters are those of this packet alone."""
+        """Runs the program once; its counters are those of this packet alone."""
         reasons, traffic = self.maps.reasons(), self._traffic()
-        answer = bpf.test_run(self.program, packet)
+        answer = self.send(packet)
         return Outcome(
             answer.verdict,
             answer.packet,

@@ -1,0 +1,93 @@
+"""What is written into the maps can be read back, and is laid out as the compiler does it."""
+
+import json
+import subprocess
+import sys
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from l4lb.datapath import abi, bpf
+from l4lb.datapath.layout import balancer_source
+from l4lb.datapath.maps import Maps
+from l4lb.errors import L4lbError
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
+from l4lb.plan.limits import Limits
+from l4lb.plan.planner import make_plan
+from tests.packet import derived_layout
+from tests.packet.harness import LIMITS, Harness
+
+
+def config(vips: int, backends: int, mode: Mode = Mode.NAT) -> Config:
+    return Config(
+        vips=tuple(
+            Vip(
+                f"vip-{number}",
+                Endpoint(IPv4Address("192.0.2.0") + number, 80),
+                Protocol.TCP,
+                mode,
+                backends=tuple(Backend(Endpoint(IPv4Address("10.2.0.1") + n, 8000 + number)) for n in range(backends)),
+            )
+            for number in range(vips)
+        )
+    )
+
+
+def test_a_restart_finds_what_was_written(harness: Harness) -> None:
+    """The maps read back are the image that the plan promised, and no operation is left to do."""
+    harness.configure(config(20, 5), {})
+    found = harness.maps.read_image()
+    assert found.vips == harness.image.vips
+    assert found.backends == harness.image.backends
+    assert found.index == harness.image.index
+    assert make_plan(config(20, 5), found, LIMITS).operations == ()
+
+
+@pytest.mark.parametrize("change", [config(20, 4), config(19, 5), config(20, 5, Mode.DSR), config(0, 0)])
+def test_a_change_leaves_nothing_behind(harness: Harness, change: Config) -> None:
+    harness.configure(config(20, 5), {})
+    harness.configure(change, {})
+    found = harness.maps.read_image()
+    assert (len(found.vips), len(found.backends)) == (len(change.vips), sum(len(vip.backends) for vip in change.vips))
+
+
+def test_counters_of_a_reused_number_start_at_nothing(harness: Harness) -> None:
+    harness.configure(config(1, 1), {})
+    number = next(iter(harness.image.backends))
+    size = 32 * bpf.possible_cpus()
+    with bpf.opened(harness.pins / "maps" / "traffic") as fd:
+        bpf.map_update(fd, number, b"\1" * size)
+    harness.configure(config(0, 0), {})
+    harness.configure(config(1, 1), {})
+    assert harness.maps.traffic(next(iter(harness.image.backends))).packets == 0
+
+
+def test_maps_of_another_size_are_refused(harness: Harness) -> None:
+    """bcc would take whatever is pinned there."""
+    with pytest.raises(L4lbError, match="vips holds 64 values of 64 bytes instead of 128 of 64"):
+        Maps(harness.pins / "maps", Limits(**{**{f: getattr(LIMITS, f) for f in Limits.__slots__}, "max_vips": 128}))
+
+
+VALUES = {
+    "service_index": "index_line",
+    "vips": "vip",
+    "backends": "backend",
+    "ports": "port",
+    "control": "control",
+    "traffic": "traffic",
+    "routes": "route",
+}
+
+
+def test_the_layout_is_the_compilers(pins: Path, harness: Harness) -> None:
+    """What is read from abi.h is what the compiler made of it."""
+    maps = pins / "layout"
+    maps.mkdir()
+    source = balancer_source(Mode, 0, maps, LIMITS)
+    job = {"text": source.text, "switches": dict(source.switches), "tables": list(VALUES)}
+    answer = subprocess.run(
+        [sys.executable, derived_layout.__file__], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
+    )
+    structs = abi.load().structs
+    assert json.loads(answer.stdout) == {table: derived_layout.scalars(structs[name]) for table, name in VALUES.items()}
