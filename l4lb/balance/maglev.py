@@ -26,43 +26,51 @@ def build(members: Sequence[tuple[str, int]], size: int, seed: int) -> "array[in
     """A table: for each of `size` slots (a prime), the position in `members` of the one that has it.
 
     Args:
-        members: identities, each once, with weights above 0. Shares are in proportion to the weights to within a slot
-            or two. Their order decides nothing but how they are numbered in the result.
+        members: identities, each once, with weights above 0. Each gets its share of the slots by weight, rounded up or
+            down. Their order decides nothing but how they are numbered in the result.
         seed: 64 bits.
     """
     if not members:
         return array("I")
     heaviest = max(weight for _, weight in members)
-    equal = all(weight == heaviest for _, weight in members)
-    # [position in members, weight, credit, next slot of the permutation, step of the permutation]
+    # For each member: position, weight, credit, slots still due, next slot of its permutation, step of the permutation.
     turns = [
-        [place, weight, 0, *_permutation(identity, size, seed)]
-        for place, (identity, weight) in sorted(enumerate(members), key=lambda item: item[1][0])
+        [place, members[place][1], 0, due, *_permutation(members[place][0], size, seed)]
+        for place, due in _shares(members, size)
     ]
     table = [-1] * size
-    free = size
-    while True:
+    while turns:
         for turn in turns:
-            place, weight, credit, slot, step = turn
-            if not equal:
-                # A turn for each full weight of the heaviest: a member of half its weight has every other turn.
-                credit += weight
-                if credit < heaviest:
-                    turn[2] = credit
-                    continue
-                turn[2] = credit - heaviest
+            place, weight, credit, due, slot, step = turn
+            # A turn for each full weight of the heaviest: a member of half its weight has every other turn.
+            credit += weight
+            if credit < heaviest or not due:
+                turn[2] = credit
+                continue
             while table[slot] >= 0:  # the inner loop: some size * ln(size) rounds in all
                 slot += step
                 if slot >= size:
                     slot -= size
             table[slot] = place
-            turn[3] = slot
-            free -= 1
-            if not free:
-                return array("I", table)
+            turn[2:5] = credit - heaviest, due - 1, slot
+        turns = [turn for turn in turns if turn[3]]
+    return array("I", table)
+
+
+def _shares(members: Sequence[tuple[str, int]], size: int) -> list[tuple[int, int]]:
+    """Position and number of slots of each member, by identity; what rounding leaves goes to the largest remainders."""
+    total = sum(weight for _, weight in members)
+    order = sorted(range(len(members)), key=lambda place: members[place][0])
+    shares = {place: size * members[place][1] // total for place in order}
+    by_remainder = sorted(order, key=lambda place: -(size * members[place][1] % total))
+    for place in by_remainder[: size - sum(shares.values())]:
+        shares[place] += 1
+    return [(place, shares[place]) for place in order]
 
 
 def _permutation(identity: str, size: int, seed: int) -> tuple[int, int]:
     """First slot and step; any step from 1 to size - 1 visits all slots of a prime size."""
-    digest = hashlib.blake2b(identity.encode(), digest_size=16, key=seed.to_bytes(8, "little"), person=b"l4lb maglev").digest()
+    digest = hashlib.blake2b(
+        identity.encode(), digest_size=16, key=seed.to_bytes(8, "little"), person=b"l4lb maglev"
+    ).digest()
     return int.from_bytes(digest[:8], "little") % size, int.from_bytes(digest[8:], "little") % (size - 1) + 1

@@ -117,21 +117,27 @@ def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
         *(WriteVip(number, vip, wanted_tables[number].region) for number, vip in vips.items() if number not in image.vips),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
     ]
-    change: list[Operation] = [
+    deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
+    to_vips = {index.entry_of((vip.endpoint, vip.protocol, index.Way.TO_VIP), n) for n, vip in image.vips.items()}
+    no_more_sent: list[Operation] = [
+        *(entry for entry in deletions if image.index[entry.position] in to_vips),
         *(
             SwitchTable(number, wanted_tables[number].region)
             for number, found in image.tables.items()
             if number in vips and found.region != wanted_tables[number].region
         ),
-        *(WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED),
     ]
+    # As long as a backend may be sent packets, its answers have to be recognised.
+    no_more_answered: list[Operation] = [entry for entry in deletions if image.index[entry.position] not in to_vips]
     vanish: list[Operation] = [
         *(ClearVip(number) for number in image.vips if number not in vips),
         *(ClearBackend(number) for number in image.backends if number not in backends),
     ]
-    wait = [WaitForReaders()] if change else []
+    operations = appear
+    for stage in (no_more_sent, no_more_answered, vanish):
+        operations += [*stage, WaitForReaders()] if stage else []
     index_after = {position: entry for position, entry in {**image.index, **entries}.items() if entry}
-    return Plan((*appear, *change, *wait, *vanish), Image(vips, backends, wanted_tables, index_after))
+    return Plan(tuple(operations), Image(vips, backends, wanted_tables, index_after))
 
 
 def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: int, what: str) -> dict[int, _Record]:
@@ -150,11 +156,12 @@ def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: in
 
 
 def _keys(vips: Mapping[int, VipRecord], backends: Mapping[int, BackendRecord]) -> dict[index.Key, int]:
-    """What the index has to lead to: VIPs by destination, nat backends by source."""
+    """What the index has to lead to, in the order in which it has to: nat backends by source, VIPs by destination."""
     keys: dict[index.Key, int] = {
-        (vip.endpoint, vip.protocol, index.Way.TO_VIP): number for number, vip in vips.items()
+        (backend.endpoint, backend.protocol, index.Way.FROM_BACKEND): number
+        for number, backend in backends.items()
+        if backend.mode is Mode.NAT
     }
-    for number, backend in backends.items():
-        if backend.mode is Mode.NAT:
-            keys[backend.endpoint, backend.protocol, index.Way.FROM_BACKEND] = number
+    for number, vip in vips.items():
+        keys[vip.endpoint, vip.protocol, index.Way.TO_VIP] = number
     return keys
