@@ -1,0 +1,1 @@
+"""The one part that touches the kernel: programs, maps, attachments, next hops and addresses."""
