@@ -1,0 +1,148 @@
+"""What each request does to a configuration: (configuration, operation, arguments) to a new configuration.
+
+Arguments come from outside and are trusted in nothing. An error leaves everything as it was: the configuration given is
+a value.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TypeVar
+
+from l4lb.errors import L4lbError, UsageError
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Vip, check
+
+Arguments = Mapping[str, object]
+_Value = TypeVar("_Value", str, int)
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def apply_change(config: Config, operation: str, arguments: Arguments) -> Config:
+    """The configuration after one of the :data:`CHANGES`.
+
+    Raises:
+        UsageError: an argument is missing, unknown, of a wrong type or never possible.
+        L4lbError: what it names does not exist, or exists already.
+    """
+    change, allowed = _CHANGES[operation]
+    for name in arguments:
+        if name not in allowed:
+            raise UsageError(f"{operation} takes no argument {name!r}", f"it takes {', '.join(allowed)}")
+    changed = change(config, arguments)
+    check(changed)
+    return changed
+
+
+def find_vip(config: Config, name: str) -> Vip:
+    """The VIP of that name."""
+    for vip in config.vips:
+        if vip.name == name:
+            return vip
+    raise L4lbError(f"there is no VIP {name!r}", _suggestion(name, [vip.name for vip in config.vips], "l4lb vip add"))
+
+
+def _find_backend(vip: Vip, endpoint: Endpoint) -> Backend:
+    for backend in vip.backends:
+        if backend.endpoint == endpoint:
+            return backend
+    known = [str(backend.endpoint) for backend in vip.backends]
+    raise L4lbError(
+        f"VIP {vip.name} has no backend {endpoint}", _suggestion(str(endpoint), known, f"l4lb backend add {vip.name}")
+    )
+
+
+def _suggestion(wrong: str, known: list[str], add: str) -> str:
+    if not known:
+        return f"there is none yet; add one with `{add}`"
+    near = get_close_matches(wrong, known, n=3, cutoff=0.5) or sorted(known)[:5]
+    return f"did you mean {' or '.join(near)}?"
+
+
+def _vip_add(config: Config, arguments: Arguments) -> Config:
+    vip = Vip(
+        name=_get(arguments, "name", str),
+        endpoint=Endpoint.parse(_get(arguments, "address", str)),
+        protocol=Protocol.parse(_get(arguments, "protocol", str)),
+        mode=_choice(arguments, "mode", Mode, Mode.NAT),
+        scheduler=_choice(arguments, "scheduler", Scheduler, Scheduler.MAGLEV),
+    )
+    return _with_vips(config, (*config.vips, vip))
+
+
+def _vip_set(config: Config, arguments: Arguments) -> Config:
+    vip = find_vip(config, _get(arguments, "name", str))
+    return _with_vip(
+        config,
+        replace(
+            vip,
+            mode=_choice(arguments, "mode", Mode, vip.mode),
+            scheduler=_choice(arguments, "scheduler", Scheduler, vip.scheduler),
+        ),
+    )
+
+
+def _vip_remove(config: Config, arguments: Arguments) -> Config:
+    gone = find_vip(config, _get(arguments, "name", str))
+    return _with_vips(config, tuple(vip for vip in config.vips if vip is not gone))
+
+
+def _backend_add(config: Config, arguments: Arguments) -> Config:
+    vip, endpoint = _vip_and_endpoint(config, arguments)
+    weight = _get(arguments, "weight", int) if "weight" in arguments else 1
+    return _with_vip(config, replace(vip, backends=(*vip.backends, Backend(endpoint, weight))))
+
+
+def _backend_set(config: Config, arguments: Arguments) -> Config:
+    vip, endpoint = _vip_and_endpoint(config, arguments)
+    old = _find_backend(vip, endpoint)
+    new = replace(old, weight=_get(arguments, "weight", int))
+    return _with_vip(config, replace(vip, backends=tuple(new if backend is old else backend for backend in vip.backends)))
+
+
+def _backend_remove(config: Config, arguments: Arguments) -> Config:
+    vip, endpoint = _vip_and_endpoint(config, arguments)
+    gone = _find_backend(vip, endpoint)
+    return _with_vip(config, replace(vip, backends=tuple(backend for backend in vip.backends if backend is not gone)))
+
+
+def _vip_and_endpoint(config: Config, arguments: Arguments) -> tuple[Vip, Endpoint]:
+    vip = find_vip(config, _get(arguments, "vip", str))
+    return vip, Endpoint.parse(_get(arguments, "address", str), default_port=vip.endpoint.port)
+
+
+def _with_vip(config: Config, changed: Vip) -> Config:
+    ordered = replace(changed, backends=tuple(sorted(changed.backends, key=lambda backend: backend.endpoint)))
+    return _with_vips(config, tuple(ordered if vip.name == changed.name else vip for vip in config.vips))
+
+
+def _with_vips(config: Config, vips: tuple[Vip, ...]) -> Config:
+    return replace(config, vips=tuple(sorted(vips, key=lambda vip: vip.name)))
+
+
+def _get(arguments: Arguments, name: str, kind: type[_Value]) -> _Value:
+    value = arguments.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UsageError(f"{name} is missing or no {'text' if kind is str else 'whole number'}", f"give {name}")
+    return value
+
+
+def _choice(arguments: Arguments, name: str, kind: type[_Choice], default: _Choice) -> _Choice:
+    if name not in arguments:
+        return default
+    try:
+        return kind(_get(arguments, name, str))
+    except ValueError:
+        raise UsageError(f"{name} {arguments[name]!r} is not known", f"use {' or '.join(kind)}") from None
+
+
+_CHANGES: dict[str, tuple[Callable[[Config, Arguments], Config], tuple[str, ...]]] = {
+    "vip.add": (_vip_add, ("name", "address", "protocol", "mode", "scheduler")),
+    "vip.set": (_vip_set, ("name", "mode", "scheduler")),
+    "vip.remove": (_vip_remove, ("name",)),
+    "backend.add": (_backend_add, ("vip", "address", "weight")),
+    "backend.set": (_backend_set, ("vip", "address", "weight")),
+    "backend.remove": (_backend_remove, ("vip", "address")),
+}
+
+CHANGES = frozenset(_CHANGES)

@@ -1,0 +1,147 @@
+"""Tables for people: aligned, colour only on a terminal that wants it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+Row = Sequence[str]
+
+_BAR = 20  # characters
+_RIGHT = frozenset({"WEIGHT", "PACKETS", "BYTES", "BACK", "SHARE"})
+
+
+def table(header: Row, rows: Sequence[Row], indent: int = 0) -> None:
+    """Prints rows below a header; columns of numbers are aligned to the right."""
+    widths = [max(len(click.unstyle(row[column])) for row in (header, *rows)) for column in range(len(header))]
+    for row in ([_style(title, dim=True) for title in header], *rows):
+        cells = (
+            " " * (width - len(click.unstyle(cell))) + cell if title in _RIGHT else cell + " " * (width - len(click.unstyle(cell)))
+            for cell, width, title in zip(row, widths, header, strict=True)
+        )
+        click.echo(" " * indent + "  ".join(cells).rstrip())
+
+
+def vips(views: list[dict[str, Any]]) -> None:
+    """All VIPs, a line each."""
+    if not views:
+        click.echo("no VIPs; add one with `l4lb vip add NAME ADDRESS:PORT/tcp`", err=True)
+        return
+    table(
+        ("NAME", "ADDRESS", "MODE", "SCHEDULER", "BACKENDS", "PACKETS", "BYTES"),
+        [
+            (
+                vip["name"],
+                _vip_address(vip),
+                vip["mode"],
+                vip["scheduler"],
+                _backends(vip),
+                count(vip["packets"]),
+                size(vip["bytes"]),
+            )
+            for vip in views
+        ],
+    )
+
+
+def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
+    """The backends of a VIP, a line each, with their shares of its packets."""
+    if not views:
+        click.echo(" " * indent + _style("no backends: its packets are dropped", fg="red"))
+        return
+    total = sum(backend["packets"] for backend in views) or 1
+    table(
+        ("BACKEND", "WEIGHT", "STATE", "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
+        [
+            (
+                f"{backend['address']}:{backend['port']}",
+                str(backend["weight"]),
+                backend["state"],
+                count(backend["packets"]),
+                size(backend["bytes"]),
+                size(backend["bytes_back"]),
+                f"{100 * backend['packets'] / total:.0f}%",
+                bar(backend["packets"] / total),
+                _next_hop(backend["next_hop"]),
+            )
+            for backend in views
+        ],
+        indent,
+    )
+
+
+def status(view: dict[str, Any]) -> None:
+    """Everything, with what needs attention in red."""
+    where = ", ".join(f"{interface['name']} ({interface['xdp_mode']})" for interface in view["interfaces"])
+    click.echo(f"l4lb {view['version']}, up {duration(view['uptime_seconds'])}, on {where}")
+    for vip in view["vips"]:
+        head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {vip['mode']}, {vip['scheduler']}"
+        figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}"
+        click.echo(f"\n{head}  {figures}")
+        backends(vip["backends"], indent=2)
+    if not view["vips"]:
+        click.echo("\nno VIPs; add one with `l4lb vip add NAME ADDRESS:PORT/tcp`")
+    reasons = {name: number for name, number in view["reasons"].items() if number}
+    if reasons:
+        click.echo("\npackets not forwarded")
+        table(
+            ("REASON", "PACKETS"),
+            [
+                (_style(name, fg="yellow") if name.startswith("drop") else name, count(number))
+                for name, number in sorted(reasons.items(), key=lambda item: (not item[0].startswith("drop"), -item[1]))
+            ],
+            indent=2,
+        )
+
+
+def _vip_address(vip: dict[str, Any]) -> str:
+    return f"{vip['address']}:{vip['port']}/{vip['protocol']}"
+
+
+def _backends(vip: dict[str, Any]) -> str:
+    number = sum(backend["weight"] > 0 for backend in vip["backends"])
+    return f"{number} of {len(vip['backends'])}" if number else _style("none", fg="red")
+
+
+def _next_hop(text: str) -> str:
+    return _style(text, fg="red") if text.startswith("unresolved") else text
+
+
+def bar(share: float) -> str:
+    """A share of 1 as a bar, to an eighth of a character."""
+    eighths = round(share * _BAR * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(_BAR)
+
+
+def count(number: int) -> str:
+    """A number with its thousands set apart."""
+    return f"{number:,}"
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units, as networks are measured."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that say something."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour}h"
+    if hours:
+        return f"{hour}h {minute}m"
+    return f"{minute}m {second}s" if minute else f"{second}s"
+
+
+def _style(text: str, **style: Any) -> str:  # noqa: ANN401 - click's own arguments
+    wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return click.style(text, **style) if wanted else text

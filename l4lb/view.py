@@ -1,0 +1,103 @@
+"""What reading commands show: configuration and live figures as plain lists and dictionaries, whose keys are stable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from l4lb.changes import find_vip
+from l4lb.model import Config, Endpoint, IPAddress, Vip
+
+View = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Packets and bytes (of whole frames), towards backends and back through this gateway."""
+
+    packets: int = 0
+    bytes: int = 0
+    packets_back: int = 0
+    bytes_back: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            self.packets + other.packets,
+            self.bytes + other.bytes,
+            self.packets_back + other.packets_back,
+            self.bytes_back + other.bytes_back,
+        )
+
+    def view(self) -> View:
+        """As it is shown."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What changes by itself.
+
+    Attributes:
+        interfaces: names and XDP modes.
+        traffic: by VIP name and backend.
+        retired: by VIP name, what backends carried that are gone.
+        next_hops: for a reader, by backend address.
+        reasons: packets by the names of their fates.
+    """
+
+    version: str
+    uptime_seconds: float
+    interfaces: tuple[tuple[str, str], ...] = ()
+    traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
+    retired: Mapping[str, Traffic] = field(default_factory=dict)
+    next_hops: Mapping[IPAddress, str] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+def status_view(config: Config, live: Live) -> View:
+    """Everything."""
+    return {
+        "version": live.version,
+        "uptime_seconds": round(live.uptime_seconds, 3),
+        "interfaces": [{"name": name, "xdp_mode": mode} for name, mode in live.interfaces],
+        "vips": vip_list_view(config, live),
+        "reasons": dict(live.reasons),
+    }
+
+
+def vip_list_view(config: Config, live: Live) -> list[View]:
+    """All VIPs with their backends."""
+    return [_vip_view(vip, live) for vip in config.vips]
+
+
+def backend_list_view(config: Config, live: Live, name: str) -> list[View]:
+    """The backends of one VIP."""
+    return _backend_views(find_vip(config, name), live)
+
+
+def _vip_view(vip: Vip, live: Live) -> View:
+    total = live.retired.get(vip.name, Traffic())
+    for backend in vip.backends:
+        total += live.traffic.get((vip.name, backend.endpoint), Traffic())
+    return {
+        "name": vip.name,
+        "address": str(vip.endpoint.address),
+        "port": vip.endpoint.port,
+        "protocol": vip.protocol.label,
+        "mode": str(vip.mode),
+        "scheduler": str(vip.scheduler),
+        **total.view(),
+        "backends": _backend_views(vip, live),
+    }
+
+
+def _backend_views(vip: Vip, live: Live) -> list[View]:
+    return [
+        {
+            "address": str(backend.endpoint.address),
+            "port": backend.endpoint.port,
+            "weight": backend.weight,
+            "state": "unknown",  # nothing checks their health
+            "next_hop": live.next_hops.get(backend.endpoint.address, "unresolved"),
+            **live.traffic.get((vip.name, backend.endpoint), Traffic()).view(),
+        }
+        for backend in vip.backends
+    ]
