@@ -97,7 +97,9 @@ def _backend_set(config: Config, arguments: Arguments) -> Config:
     vip, endpoint = _vip_and_endpoint(config, arguments)
     old = _find_backend(vip, endpoint)
     new = replace(old, weight=_get(arguments, "weight", int))
-    return _with_vip(config, replace(vip, backends=tuple(new if backend is old else backend for backend in vip.backends)))
+    return _with_vip(
+        config, replace(vip, backends=tuple(new if backend is old else backend for backend in vip.backends))
+    )
 
 
 def _backend_remove(config: Config, arguments: Arguments) -> Config:

@@ -32,7 +32,9 @@ class Client:
                 connection.sendall(request)
                 return wire.open_reply(self._read(connection))
         except PermissionError as error:
-            raise UnreachableError(f"no permission for the control socket {self._path}", "use sudo, or join the socket's group") from error
+            raise UnreachableError(
+                f"no permission for the control socket {self._path}", "use sudo, or join the socket's group"
+            ) from error
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise UnreachableError(
                 f"no daemon answers on {self._path}",
@@ -40,16 +42,19 @@ class Client:
             ) from error
         except TimeoutError as error:
             raise UnreachableError(
-                f"the daemon on {self._path} did not answer within {self._timeout:g} seconds", "see its log; it may be overloaded"
+                f"the daemon on {self._path} did not answer within {self._timeout:g} seconds",
+                "see its log; it may be overloaded",
             ) from error
         except OSError as error:
-            raise UnreachableError(f"cannot talk to the daemon on {self._path} ({error.strerror or error})", "see its log") from error
+            raise UnreachableError(
+                f"cannot talk to the daemon on {self._path} ({error.strerror or error})", "see its log"
+            ) from error
 
     def _read(self, connection: socket.socket) -> dict[object, object]:
         decoder = wire.Decoder(wire.MAX_REPLY)
         while data := connection.recv(1 << 16):
             for message in decoder.feed(data):
                 return message
-        raise UnreachableError(f"the daemon on {self._path} ended in mid answer", "see its log, and whether the change was made")
-
-
+        raise UnreachableError(
+            f"the daemon on {self._path} ended in mid answer", "see its log, and whether the change was made"
+        )

@@ -79,7 +79,9 @@ class Endpoint:
         if bracketed:
             host, port = bracketed[1], bracketed[2]
         elif text.count(":") > 1:
-            raise UsageError(f"address {text!r} is not unambiguous", "put an IPv6 address in brackets, as in [2001:db8::1]:80")
+            raise UsageError(
+                f"address {text!r} is not unambiguous", "put an IPv6 address in brackets, as in [2001:db8::1]:80"
+            )
         else:
             host, colon, rest = text.partition(":")
             port = rest if colon else None
@@ -153,15 +155,20 @@ def problems(config: Config) -> Iterator[UsageError]:
     for vip in config.vips:
         if not _NAME.fullmatch(vip.name):
             yield UsageError(
-                f"VIP name {vip.name!r} is not allowed", "use up to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
+                f"VIP name {vip.name!r} is not allowed",
+                "use up to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
             )
         if vip.name in names:
-            yield UsageError(f"VIP {vip.name} exists already", f"choose another name, or change it with `l4lb vip set {vip.name}`")
+            yield UsageError(
+                f"VIP {vip.name} exists already", f"choose another name, or change it with `l4lb vip set {vip.name}`"
+            )
         names.add(vip.name)
         yield from _address_problems("VIP", vip.endpoint.address)
         other = listening.setdefault((vip.endpoint, vip.protocol), vip)
         if other is not vip:
-            yield UsageError(f"{vip} is the address of VIP {other.name} already", "choose another address, port or protocol")
+            yield UsageError(
+                f"{vip} is the address of VIP {other.name} already", "choose another address, port or protocol"
+            )
         yield from _backend_problems(vip)
     for vip in config.vips:
         for backend in vip.backends if vip.mode is Mode.NAT else ():
@@ -172,7 +179,9 @@ def problems(config: Config) -> Iterator[UsageError]:
                     "answers are told apart by their source: use another port on the backend, or mode dsr",
                 )
             if (backend.endpoint, vip.protocol) in listening:
-                yield UsageError(f"backend {backend.endpoint} of VIP {vip.name} is a VIP itself", "give the server's own address")
+                yield UsageError(
+                    f"backend {backend.endpoint} of VIP {vip.name} is a VIP itself", "give the server's own address"
+                )
 
 
 def _backend_problems(vip: Vip) -> Iterator[UsageError]:
@@ -188,18 +197,29 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
         seen.add(backend.endpoint)
         yield from _address_problems("backend", backend.endpoint.address)
         if backend.endpoint.address == vip.endpoint.address:
-            yield UsageError(f"backend {backend.endpoint} has the address of its VIP {vip.name}", "give the server's own address")
+            yield UsageError(
+                f"backend {backend.endpoint} has the address of its VIP {vip.name}", "give the server's own address"
+            )
         if vip.mode is Mode.DSR and backend.endpoint.port != vip.endpoint.port:
             yield UsageError(
                 f"backend {backend.endpoint} of VIP {vip.name} has another port than the VIP",
                 f"mode dsr keeps the port: use {vip.endpoint.port}, or mode nat",
             )
         if not 0 <= backend.weight <= MAX_WEIGHT:
-            yield UsageError(f"weight {backend.weight} is not between 0 and {MAX_WEIGHT}", "use 0 for no flows, 1 for an equal share")
+            yield UsageError(
+                f"weight {backend.weight} is not between 0 and {MAX_WEIGHT}", "use 0 for no flows, 1 for an equal share"
+            )
 
 
 def _address_problems(what: str, address: IPAddress) -> Iterator[UsageError]:
     if address.version == 6:
         yield UsageError(f"{what} address {address} is IPv6", "this version balances IPv4: give an IPv4 address")
-    elif address.is_unspecified or address.is_multicast or address.is_loopback or address == IPv4Address("255.255.255.255"):
-        yield UsageError(f"{what} address {address} is no address of a single host on the network", "give a unicast address")
+    elif (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_loopback
+        or address == IPv4Address("255.255.255.255")
+    ):
+        yield UsageError(
+            f"{what} address {address} is no address of a single host on the network", "give a unicast address"
+        )

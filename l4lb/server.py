@@ -59,7 +59,9 @@ class ControlServer:
             listener = _listen(self._path, gid)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise L4lbError(f"cannot listen on {self._path} ({reason})", "run as root, or name another path by --socket") from error
+            raise L4lbError(
+                f"cannot listen on {self._path} ({reason})", "run as root, or name another path by --socket"
+            ) from error
         self._server = await asyncio.start_unix_server(self._accept, sock=listener)
 
     async def close(self) -> None:
@@ -99,7 +101,9 @@ class ControlServer:
             return True
         return False
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
         decoder = wire.Decoder(wire.MAX_REQUEST)
         while True:
             self._waiting[task] = None
@@ -127,7 +131,9 @@ class ControlServer:
             return wire.encode_error(error)
         except Exception:
             log.exception("internal error while answering %r", message.get("op"))
-            return wire.encode_error(L4lbError("the daemon met an internal error", "its log has the details; nothing was acknowledged"))
+            return wire.encode_error(
+                L4lbError("the daemon met an internal error", "its log has the details; nothing was acknowledged")
+            )
 
     async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         writer.write(data)
@@ -141,7 +147,9 @@ def _group_id(group: str | None) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise L4lbError(f"there is no group {group!r} for the control socket", f"make it with `groupadd {group}`") from error
+        raise L4lbError(
+            f"there is no group {group!r} for the control socket", f"make it with `groupadd {group}`"
+        ) from error
 
 
 def _remove_stale(path: Path) -> None:

@@ -144,7 +144,8 @@ class StateFile:
                 os.close(folder)
         except OSError as error:
             raise StateError(
-                f"cannot save the state file {self.path} ({error.strerror})", "make room and see that the folder can be written"
+                f"cannot save the state file {self.path} ({error.strerror})",
+                "make room and see that the folder can be written",
             ) from error
 
     def _aside(self, data: bytes) -> Path:

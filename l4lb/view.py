@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from l4lb.changes import find_vip
-from l4lb.model import Config, Endpoint, IPAddress, Vip
+from l4lb.model import Config, Endpoint, Vip
 
 View = dict[str, object]
 
@@ -39,7 +39,7 @@ class Live:
         interfaces: names and XDP modes.
         traffic: by VIP name and backend.
         retired: by VIP name, what backends carried that are gone.
-        next_hops: for a reader, by backend address.
+        next_hops: for a reader, by VIP name and backend.
         reasons: packets by the names of their fates.
     """
 
@@ -48,7 +48,7 @@ class Live:
     interfaces: tuple[tuple[str, str], ...] = ()
     traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
     retired: Mapping[str, Traffic] = field(default_factory=dict)
-    next_hops: Mapping[IPAddress, str] = field(default_factory=dict)
+    next_hops: Mapping[tuple[str, Endpoint], str] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -96,7 +96,7 @@ def _backend_views(vip: Vip, live: Live) -> list[View]:
             "port": backend.endpoint.port,
             "weight": backend.weight,
             "state": "unknown",  # nothing checks their health
-            "next_hop": live.next_hops.get(backend.endpoint.address, "unresolved"),
+            "next_hop": live.next_hops.get((vip.name, backend.endpoint), "unresolved"),
             **live.traffic.get((vip.name, backend.endpoint), Traffic()).view(),
         }
         for backend in vip.backends

@@ -109,11 +109,14 @@ def _message(body: bytes) -> dict[object, object]:
     try:
         message = msgpack.unpackb(body, strict_map_key=False)
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise WireError(f"a message that is no msgpack ({error})", "use the l4lb command of the daemon's version") from error
+        raise WireError(
+            f"a message that is no msgpack ({error})", "use the l4lb command of the daemon's version"
+        ) from error
     if not isinstance(message, dict):
         raise WireError("a message that is no map", "use the l4lb command of the daemon's version")
     if message.get("v") != VERSION:
         raise WireError(
-            f"a message of version {message.get('v')!r}, not {VERSION}", "use an l4lb command and a daemon of one version"
+            f"a message of version {message.get('v')!r}, not {VERSION}",
+            "use an l4lb command and a daemon of one version",
         )
     return message

@@ -88,7 +88,11 @@ class VipName(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The names that the daemon knows."""
-        return [CompletionItem(vip["name"], help=vip["address"]) for vip in _known_vips(ctx) if vip["name"].startswith(incomplete)]
+        return [
+            CompletionItem(vip["name"], help=vip["address"])
+            for vip in _known_vips(ctx)
+            if vip["name"].startswith(incomplete)
+        ]
 
 
 def _known_vips(ctx: click.Context) -> list[dict[str, Any]]:

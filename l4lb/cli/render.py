@@ -18,7 +18,9 @@ def table(header: Row, rows: Sequence[Row], indent: int = 0) -> None:
     widths = [max(len(click.unstyle(row[column])) for row in (header, *rows)) for column in range(len(header))]
     for row in ([_style(title, dim=True) for title in header], *rows):
         cells = (
-            " " * (width - len(click.unstyle(cell))) + cell if title in _RIGHT else cell + " " * (width - len(click.unstyle(cell)))
+            " " * (width - len(click.unstyle(cell))) + cell
+            if title in _RIGHT
+            else cell + " " * (width - len(click.unstyle(cell)))
             for cell, width, title in zip(row, widths, header, strict=True)
         )
         click.echo(" " * indent + "  ".join(cells).rstrip())

@@ -14,18 +14,41 @@ _path = click.Path(path_type=Path)
 
 @click.command()
 @common.socket_option
-@click.option("--interface", "interfaces", multiple=True, required=True, metavar="IF", help="Where packets come in and leave; may repeat.")
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    required=True,
+    metavar="IF",
+    help="Where packets come in and leave; may repeat.",
+)
 @click.option("--state", type=_path, default=DEFAULT_STATE, show_default=True, help="Where VIPs and backends are kept.")
 @click.option("--socket-group", metavar="GROUP", help="A group that may use the control socket besides root.")
-@click.option("--xdp-mode", type=click.Choice(XDP_MODES), default="native", show_default=True, help="In the driver, or (slower) on any interface.")
-@click.option("--pins", type=_path, default=DEFAULT_PINS, show_default=True, help="A folder in a BPF file system for program and maps.")
+@click.option(
+    "--xdp-mode",
+    type=click.Choice(XDP_MODES),
+    default="native",
+    show_default=True,
+    help="In the driver, or (slower) on any interface.",
+)
+@click.option(
+    "--pins",
+    type=_path,
+    default=DEFAULT_PINS,
+    show_default=True,
+    help="A folder in a BPF file system for program and maps.",
+)
 @click.option(
     "--announce/--no-announce",
     default=True,
     show_default=True,
     help="Put VIP addresses on an interface, so that hosts on its segment find them by ARP; not needed where they are routed here.",
 )
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Keys the choice of backends; gateways that share it agree. [default: the saved one, or 0]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Keys the choice of backends; gateways that share it agree. [default: the saved one, or 0]",
+)
 @click.option("--reset-state", is_flag=True, help="Begin with nothing if the state file is damaged; it is kept aside.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
 @click.pass_context

@@ -7,7 +7,7 @@ from l4lb.datapath import attach, programs
 from l4lb.datapath.layout import balancer_source
 from l4lb.datapath.links import Link
 from l4lb.datapath.maps import Maps
-from l4lb.datapath.nexthops import NextHop, Unresolved
+from l4lb.datapath.nexthops import Answer, NextHop, Unresolved, usable
 from l4lb.datapath.pins import Pins
 from l4lb.model import Endpoint, IPAddress, Mode
 from l4lb.plan.limits import Limits
@@ -33,7 +33,7 @@ class Dataplane:
         self._xdp_mode = xdp_mode
         self._program: Path | None = None
         self._modes: frozenset[Mode] = frozenset()
-        self._next_hops: dict[IPAddress, NextHop | Unresolved] = {}
+        self._next_hops: dict[IPAddress, Answer] = {}
         self._maps: Maps | None = None
 
     @property
@@ -96,7 +96,7 @@ class Dataplane:
         self.image = plan.image
         return gone
 
-    def set_next_hop(self, address: IPAddress, next_hop: NextHop | Unresolved) -> None:
+    def set_next_hop(self, address: IPAddress, next_hop: Answer) -> None:
         """Leads all backends at `address` to this next hop, or nowhere."""
         self._next_hops[address] = next_hop
         for number, record in self.image.backends.items():
@@ -104,11 +104,15 @@ class Dataplane:
                 self._write_next_hop(number, record)
 
     def _write_next_hop(self, number: int, record: BackendRecord) -> None:
-        found = self._next_hops.get(record.endpoint.address)
-        if isinstance(found, NextHop) and not (record.mode is Mode.DSR and found.gateway):
-            self.maps.set_next_hop(number, found.ifindex, found.mac)
+        answer = self.next_hop(record.endpoint.address, record.mode)
+        if isinstance(answer, NextHop):
+            self.maps.set_next_hop(number, answer.ifindex, answer.mac)
         else:
             self.maps.set_next_hop(number, 0, bytes(6))
+
+    def next_hop(self, address: IPAddress, mode: Mode) -> Answer:
+        """Where a backend's packets go, as far as is known."""
+        return usable(self._next_hops.get(address, Unresolved("not looked up yet")), mode)
 
     def set_link(self, link: Link) -> None:
         """Takes over an interface's MAC address and MTU."""

@@ -110,7 +110,9 @@ class Maps:
             vip = _VIP.from_buffer_copy(value)
             region = Region(vip.table & 0xFFFFFFFF, vip.table >> 32)
             vips[number] = VipRecord(*_endpoint(vip.endpoint))
-            tables[number] = TableRecord(region, slots=self._slots.read(region.first_line, region.slots * self.limits.slot_bytes))
+            tables[number] = TableRecord(
+                region, slots=self._slots.read(region.first_line, region.slots * self.limits.slot_bytes)
+            )
         backends: dict[int, BackendRecord] = {}
         for number, value in self._backends.used(_BACKEND.mode.offset):
             backend = _BACKEND.from_buffer_copy(value)
@@ -128,7 +130,9 @@ class Maps:
             case plan.WriteTable(region, slots):
                 self._slots.write(region.first_line, slots)
             case plan.WriteVip(number, record, region):
-                self._vips.write(number, bytes(_VIP(endpoint=_endpoint_value(record.endpoint, record.protocol), table=region.word)))
+                self._vips.write(
+                    number, bytes(_VIP(endpoint=_endpoint_value(record.endpoint, record.protocol), table=region.word))
+                )
             case plan.SwitchTable(number, region):
                 self._vips.store(number, region.word, _VIP.table.offset)
             case plan.WriteEntry((line, place), entry):
@@ -150,7 +154,8 @@ class Maps:
         """Makes an interface one of ours, to receive from and to send by; `mtu` in bytes."""
         if ifindex >= self.limits.max_interfaces:
             raise L4lbError(
-                f"interface index {ifindex} is above {self.limits.max_interfaces - 1}", "create the interface again after a reboot"
+                f"interface index {ifindex} is above {self.limits.max_interfaces - 1}",
+                "create the interface again after a reboot",
             )
         self._ports.store(ifindex, min(mtu, 0xFFFF) << 48 | int.from_bytes(mac, "little"))
         bpf.map_update(self._egress, ifindex, ifindex.to_bytes(4, sys.byteorder))
@@ -189,7 +194,9 @@ class Maps:
 
 def _endpoint_value(endpoint: Endpoint, protocol: Protocol) -> ctypes.Structure:
     high, low = address_words(endpoint.address)
-    return _ENDPOINT(hi=high, lo=low, port=int.from_bytes(endpoint.port.to_bytes(2, "big"), "little"), protocol=protocol)
+    return _ENDPOINT(
+        hi=high, lo=low, port=int.from_bytes(endpoint.port.to_bytes(2, "big"), "little"), protocol=protocol
+    )
 
 
 def _endpoint(value: ctypes.Structure) -> tuple[Endpoint, Protocol]:

@@ -61,7 +61,9 @@ class Pins:
                 f"another l4lb daemon works on {self.root}", "stop it, or give this one another folder with --pins"
             ) from error
         except OSError as error:
-            raise L4lbError(f"cannot use {self.root}: {error.strerror}", "run as root, or name another folder with --pins") from error
+            raise L4lbError(
+                f"cannot use {self.root}: {error.strerror}", "run as root, or name another folder with --pins"
+            ) from error
 
     def forget_all_but(self, program: Path) -> None:
         """Removes programs and maps of earlier versions and configurations."""
@@ -89,6 +91,8 @@ def _on_bpf_fs(path: Path) -> bool:
 
 
 def _mount(path: Path) -> None:
-    answer = subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(path)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(path)], capture_output=True, text=True, check=False
+    )
     if answer.returncode:
         raise L4lbError(f"cannot mount a BPF file system on {path}: {answer.stderr.strip()}", "run as root")

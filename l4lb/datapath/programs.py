@@ -33,7 +33,9 @@ async def ensure(source: Source, pin: Path) -> None:
     except TimeoutError as error:
         child.kill()
         await child.wait()
-        raise L4lbError(f"compiling the program took more than {_TIMEOUT} seconds", "try again on a less busy machine") from error
+        raise L4lbError(
+            f"compiling the program took more than {_TIMEOUT} seconds", "try again on a less busy machine"
+        ) from error
     if child.returncode:
         raise _failure(source, child.returncode, answer, log.decode(errors="replace"))
 

@@ -38,9 +38,14 @@ def check_capabilities(status: str) -> None:
     held = int(effective[1], 16) if effective else 0
     missing = [name for name, position in _CAPABILITIES.items() if not held >> position & 1]
     if missing:
-        raise L4lbError(f"`l4lb run` may not load programs ({', '.join(missing)} missing)", "run it as root, by sudo or as a service")
+        raise L4lbError(
+            f"`l4lb run` may not load programs ({', '.join(missing)} missing)",
+            "run it as root, by sudo or as a service",
+        )
 
 
 def forwarding_off(interfaces: Iterable[str]) -> list[str]:
     """Those of the interfaces on which the kernel does not forward IPv4 packets, as the answers of nat backends need."""
-    return [name for name in interfaces if Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text().strip() == "0"]
+    return [
+        name for name in interfaces if Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text().strip() == "0"
+    ]

@@ -107,14 +107,24 @@ def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
         for backend in vip.backends
     }
     backends = _numbered(weights, image.backends, limits.max_backends, "backends")
-    sources = tables.sources(vips, {number: (record, weights[record]) for number, record in backends.items()}, config.seed)
+    sources = tables.sources(
+        vips, {number: (record, weights[record]) for number, record in backends.items()}, config.seed
+    )
     wanted_tables, contents = tables.place(sources, image.tables, limits)
     entries = index.differences(image.index, _keys(vips, backends), limits.index_lines)
 
     appear: list[Operation] = [
-        *(WriteBackend(number, record, vips[record.vip]) for number, record in backends.items() if number not in image.backends),
+        *(
+            WriteBackend(number, record, vips[record.vip])
+            for number, record in backends.items()
+            if number not in image.backends
+        ),
         *(WriteTable(region, slots) for region, slots in contents.items()),
-        *(WriteVip(number, vip, wanted_tables[number].region) for number, vip in vips.items() if number not in image.vips),
+        *(
+            WriteVip(number, vip, wanted_tables[number].region)
+            for number, vip in vips.items()
+            if number not in image.vips
+        ),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
     ]
     deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
@@ -150,7 +160,9 @@ def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: in
         if number is None:
             number = next(free, None)
         if number is None:
-            raise L4lbError(f"more than {limit:,} {what} do not fit into the maps", f"remove {what} that are not needed")
+            raise L4lbError(
+                f"more than {limit:,} {what} do not fit into the maps", f"remove {what} that are not needed"
+            )
         numbered[number] = record
     return numbered
 

@@ -77,4 +77,6 @@ class _FreeLines:
             if size >= lines:
                 self._gaps[place] = (first + lines, size - lines)
                 return Region(first, slots)
-        raise L4lbError(f"the maps have no room for another table of {slots:,} slots", "remove VIPs that are not needed")
+        raise L4lbError(
+            f"the maps have no room for another table of {slots:,} slots", "remove VIPs that are not needed"
+        )

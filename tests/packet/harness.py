@@ -15,9 +15,7 @@ from l4lb.plan.planner import WriteBackend, make_plan
 from l4lb.view import Traffic
 from tests.packet.world import GATEWAY_MAC
 
-LIMITS = Limits(
-    max_vips=64, max_backends=512, max_interfaces=64, index_lines=64, slot_lines=16_384, route_lines=64
-)
+LIMITS = Limits(max_vips=64, max_backends=512, max_interfaces=64, index_lines=64, slot_lines=16_384, route_lines=64)
 SEED = 7
 
 XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4

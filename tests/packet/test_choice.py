@@ -13,10 +13,14 @@ from tests.packet.world import GATEWAY_MAC
 FLOWS = 12_000
 
 BACKENDS = tuple(
-    Backend(Endpoint(IPv4Address(f"10.2.{number // 250}.{number % 250 + 1}"), 8080), weight=number % 5) for number in range(300)
+    Backend(Endpoint(IPv4Address(f"10.2.{number // 250}.{number % 250 + 1}"), 8080), weight=number % 5)
+    for number in range(300)
 )
 VIP = Vip("web", Endpoint(IPv4Address("192.0.2.10"), 443), Protocol.TCP, Mode.NAT, backends=BACKENDS)
-MACS = {backend.endpoint.address: f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}" for number, backend in enumerate(BACKENDS)}
+MACS = {
+    backend.endpoint.address: f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}"
+    for number, backend in enumerate(BACKENDS)
+}
 
 
 def syn(client: Endpoint) -> bytes:

@@ -176,7 +176,11 @@ BACK = [
     Forwarded(
         "nat back, udp without checksum",
         from_backend(ip(w.NAT_BACKEND, w.CLIENT) / UDP(sport=5353, dport=4000, chksum=0) / DATA),
-        frame(ip(w.NAT_UDP_VIP, w.CLIENT, ttl=63) / UDP(sport=53, dport=4000, chksum=0) / DATA, w.GATEWAY_MAC, w.CLIENT_MAC),
+        frame(
+            ip(w.NAT_UDP_VIP, w.CLIENT, ttl=63) / UDP(sport=53, dport=4000, chksum=0) / DATA,
+            w.GATEWAY_MAC,
+            w.CLIENT_MAC,
+        ),
         "192.0.2.11:53 10.2.0.11:5353",
     ),
 ]
@@ -242,7 +246,9 @@ NOT_FORWARDED = [
 ]
 
 
-@pytest.mark.parametrize(("packet", "reason"), [row[1:] for row in NOT_FORWARDED], ids=[row[0] for row in NOT_FORWARDED])
+@pytest.mark.parametrize(
+    ("packet", "reason"), [row[1:] for row in NOT_FORWARDED], ids=[row[0] for row in NOT_FORWARDED]
+)
 def test_not_forwarded(lb: Harness, packet: Packet, reason: str) -> None:
     lb.maps.forget_routes()
     outcome = lb.run(bytes(packet))

@@ -99,7 +99,9 @@ def vips_of(number: int, mode: Mode, weights: list[int]) -> Vip:
 
 configs = st.dictionaries(
     st.integers(0, 5), st.tuples(st.sampled_from(Mode), st.lists(st.integers(0, 3), max_size=5)), max_size=6
-).map(lambda chosen: Config(tuple(vips_of(number, mode, weights) for number, (mode, weights) in sorted(chosen.items()))))
+).map(
+    lambda chosen: Config(tuple(vips_of(number, mode, weights) for number, (mode, weights) in sorted(chosen.items())))
+)
 
 
 def expected(vip: Vip) -> set[Endpoint]:

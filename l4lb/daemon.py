@@ -1,0 +1,198 @@
+"""The daemon: the one writer of state file and maps. It wires the parts together and holds none of their logic."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from pyroute2 import AsyncIPRoute
+
+from l4lb import __version__
+from l4lb.changes import CHANGES, apply_change
+from l4lb.datapath.addresses import VipAddresses
+from l4lb.datapath.dataplane import Account, Dataplane
+from l4lb.datapath.links import get_links
+from l4lb.datapath.nexthops import NextHops
+from l4lb.datapath.requirements import check_machine, forwarding_off
+from l4lb.errors import L4lbError, UsageError
+from l4lb.model import Config, IPAddress, Mode
+from l4lb.options import RunOptions
+from l4lb.plan.limits import Limits
+from l4lb.plan.planner import make_plan
+from l4lb.plan.records import VipRecord
+from l4lb.server import ControlServer
+from l4lb.state import StateFile
+from l4lb.view import Live, Traffic, backend_list_view, status_view, vip_list_view
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Answers requests, one change after another.
+
+    A change is checked, planned and compiled before it is saved, saved before it is applied, and applied before it is
+    acknowledged. So one that fails has changed nothing, and one that was acknowledged is kept.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        config: Config,
+        state: StateFile,
+        dataplane: Dataplane,
+        next_hops: NextHops,
+        addresses: VipAddresses | None,
+    ) -> None:
+        self._options = options
+        self._config = config
+        self._state = state
+        self._dataplane = dataplane
+        self._next_hops = next_hops
+        self._addresses = addresses
+        self._changing = asyncio.Lock()
+        self._retired: dict[str, Traffic] = {}
+        self._started = time.monotonic()
+
+    async def handle(self, op: str, args: Mapping[str, object]) -> object:
+        """Does one request; its result is made of what msgpack knows."""
+        if op in CHANGES:
+            await self._change(op, args)
+            return None
+        if op == "status":
+            return status_view(self._config, self._live())
+        if op == "vip.list":
+            return vip_list_view(self._config, self._live())
+        if op == "backend.list":
+            return backend_list_view(self._config, self._live(), str(args.get("vip")))
+        raise UsageError(
+            f"the daemon does not know the request {op!r}", "use a command line and a daemon of one version"
+        )
+
+    async def _change(self, op: str, args: Mapping[str, object]) -> None:
+        async with self._changing:
+            config = apply_change(self._config, op, args)
+            if config == self._config:
+                return
+            self._check_forwarding(config)
+            plan = await asyncio.to_thread(make_plan, config, self._dataplane.image, self._dataplane.limits)
+            await self._next_hops.watch(_backend_addresses(config))
+            await self._dataplane.require(_modes(config), config.seed)
+            await asyncio.to_thread(self._state.save, config)
+            before, self._config = self._config, config
+            try:
+                gone = self._dataplane.apply(plan)
+            except L4lbError:
+                self._config = before
+                await asyncio.to_thread(self._state.save, before)
+                raise
+            self._retire(before, gone)
+            if self._addresses is not None:
+                await self._addresses.reconcile(_vip_addresses(config))
+            log.info("%s %s", op, " ".join(f"{name}={value}" for name, value in args.items()))
+
+    def _check_forwarding(self, config: Config) -> None:
+        """Refuses the first nat VIP on a host that would not forward the backends' answers."""
+        if Mode.NAT in _modes(config) and Mode.NAT not in _modes(self._config):
+            for name in forwarding_off(self._options.interfaces):
+                raise L4lbError(
+                    f"mode nat needs IPv4 forwarding, which is off on {name}",
+                    "turn it on with `sysctl -w net.ipv4.ip_forward=1`",
+                )
+
+    def _retire(self, config: Config, gone: Mapping[Account, Traffic]) -> None:
+        """Adds what backends that are gone have carried to the sums of those VIPs that are still there."""
+        names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in config.vips}
+        self._retired = {name: sum_ for name, sum_ in self._retired.items() if name in names.values()}
+        for (vip, _), traffic in gone.items():
+            if vip in names:
+                self._retired[names[vip]] = self._retired.get(names[vip], Traffic()) + traffic
+
+    def _live(self) -> Live:
+        names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in self._config.vips}
+        return Live(
+            version=__version__,
+            uptime_seconds=time.monotonic() - self._started,
+            interfaces=tuple((name, self._options.xdp_mode) for name in self._options.interfaces),
+            traffic={(names[vip], backend): traffic for (vip, backend), traffic in self._dataplane.traffic().items()},
+            retired=self._retired,
+            next_hops={
+                (vip.name, backend.endpoint): str(self._dataplane.next_hop(backend.endpoint.address, vip.mode))
+                for vip in self._config.vips
+                for backend in vip.backends
+            },
+            reasons=self._dataplane.maps.reasons(),
+        )
+
+
+def _backend_addresses(config: Config) -> set[IPAddress]:
+    return {backend.endpoint.address for vip in config.vips for backend in vip.backends}
+
+
+def _vip_addresses(config: Config) -> set[IPAddress]:
+    return {vip.endpoint.address for vip in config.vips}
+
+
+def _modes(config: Config) -> set[Mode]:
+    return {vip.mode for vip in config.vips}
+
+
+def run(options: RunOptions) -> None:
+    """Runs the daemon until SIGTERM or SIGINT; forwarding goes on after it.
+
+    Raises:
+        L4lbError: it cannot start; what was forwarded before still is.
+    """
+    check_machine()
+    asyncio.run(_serve(options))
+
+
+def _configuration(state: StateFile, options: RunOptions) -> Config:
+    """The saved configuration, with what the command line decides."""
+    if options.reset_state:
+        state.reset()
+    config = state.load() or Config()
+    if options.seed is not None and options.seed != config.seed:
+        if config.vips:
+            log.warning("the seed changes from %d to %d: flows move to other backends", config.seed, options.seed)
+        config = replace(config, seed=options.seed)
+        state.save(config)
+    return config
+
+
+async def _serve(options: RunOptions) -> None:
+    state = StateFile(options.state)
+    config = _configuration(state, options)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        ipr = await stack.enter_async_context(AsyncIPRoute())
+        links = await get_links(ipr, options.interfaces)
+        dataplane = Dataplane(options.pins, {link.ifindex: link.name for link in links}, options.xdp_mode, Limits())
+        stack.callback(dataplane.close)
+        await dataplane.open(_modes(config), config.seed, links)
+        next_hops = NextHops(
+            {link.ifindex: link.name for link in links},
+            dataplane.set_next_hop,
+            dataplane.set_link,
+            dataplane.forget_routes,
+        )
+        await next_hops.start()
+        stack.push_async_callback(next_hops.close)
+        await next_hops.watch(_backend_addresses(config))
+        dataplane.apply(await asyncio.to_thread(make_plan, config, dataplane.image, dataplane.limits))
+        dataplane.attach()
+        addresses = VipAddresses(links) if options.announce else None
+        if addresses is not None:
+            await addresses.reconcile(_vip_addresses(config))
+            stack.push_async_callback(addresses.close)
+        controller = Controller(options, config, state, dataplane, next_hops, addresses)
+        server = ControlServer(options.socket, controller.handle, options.socket_group)
+        await server.start()
+        stack.push_async_callback(server.close)
+        log.info("forwarding on %s, control socket %s", ", ".join(options.interfaces), options.socket)
+        await stop.wait()
+        log.info("stopping; forwarding goes on (l4lb unload ends it)")

@@ -1,0 +1,45 @@
+"""Ending what a daemon left behind: the program on the interfaces, its maps, and the VIPs' addresses."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from pyroute2 import AsyncIPRoute
+
+from l4lb.datapath import bpf
+from l4lb.datapath.addresses import VipAddresses
+from l4lb.datapath.links import link_of
+from l4lb.datapath.pins import Pins
+from l4lb.datapath.requirements import check_machine
+from l4lb.plan.limits import Limits
+
+
+def unload(root: Path) -> list[str]:
+    """Takes everything under `root` away; answers the names of the interfaces that the program was on.
+
+    Raises:
+        L4lbError: a daemon still works there, or no permission.
+    """
+    check_machine()
+    if not root.exists():
+        return []
+    pins = Pins(root, Limits())
+    pins.prepare()
+    try:
+        attached = set()
+        for path in pins.links().values():
+            with bpf.opened(path) as link:
+                attached.add(bpf.info(link, bpf.LinkInfo).ifindex)
+        names = asyncio.run(_take_addresses(attached))
+        shutil.rmtree(root)  # links first or last makes no difference: each holds what it needs
+    finally:
+        pins.release()
+    return names
+
+
+async def _take_addresses(ifindexes: set[int]) -> list[str]:
+    async with AsyncIPRoute() as ipr:
+        links = [link_of(message) async for message in await ipr.link("dump") if message["index"] in ifindexes]
+    if links:
+        await VipAddresses(links).reconcile(())
+    return [link.name for link in links]
