@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": "l4lb.cli.status:status",
     "unload": "l4lb.cli.unload:unload",
     "completion": "l4lb.cli.completion:completion",
+    "lab": "l4lb.cli.lab:lab",
 }
 
 

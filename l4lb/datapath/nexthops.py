@@ -118,7 +118,7 @@ class NextHops:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._ipr.close()
+        self._ipr.close()
 
     def current(self, address: IPAddress) -> Answer:
         """What is known of an address now."""

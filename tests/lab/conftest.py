@@ -1,0 +1,65 @@
+"""Labs for the tests, and a shell in those that fail (``--lab-shell``)."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from l4lb.lab.daemon import Daemon
+from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
+from l4lb.lab.topology import Lab, Layout, lab
+from tests.conftest import FAILED
+from tests.lab.gateway import SEGMENT_PORTS, Gateway
+
+
+@pytest.fixture(scope="module")
+def routed_lab() -> Iterator[Lab]:
+    """Backends behind the gateway, serving."""
+    with lab(Layout.ROUTED) as made:
+        start_servers(made, HTTP_PORT, UDP_PORT)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def segment_lab() -> Iterator[Lab]:
+    """Backends beside the gateway, serving on the VIPs' ports."""
+    with lab(Layout.SEGMENT) as made:
+        start_servers(made, *SEGMENT_PORTS)
+        yield made
+
+
+@pytest.fixture
+def routed(routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """A daemon of the test's own in the lab for nat."""
+    with _gateway(routed_lab, request) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def segment(segment_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """A daemon of the test's own in the lab for dsr."""
+    with _gateway(segment_lab, request) as gateway:
+        yield gateway
+
+
+@contextmanager
+def _gateway(made: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    gateway = Gateway(Daemon(made))
+    try:
+        yield gateway
+    finally:
+        if request.node.stash.get(FAILED, False):
+            print(gateway.daemon.log.read_text() if gateway.daemon.log.exists() else "no daemon log")
+            if request.config.getoption("--lab-shell"):
+                _shell(gateway, request)
+        gateway.clean()
+
+
+def _shell(gateway: Gateway, request: pytest.FixtureRequest) -> None:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{request.node.nodeid} failed; the other namespaces of its lab are listed by `ip netns`. Leave by ^D.")
+        environment = {**os.environ, "L4LB_SOCKET": str(gateway.daemon.socket)}
+        subprocess.run(gateway.lab.gateway.command("bash"), check=False, env=environment)
