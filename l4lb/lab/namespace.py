@@ -55,9 +55,12 @@ def connect(one: Namespace, one_name: str, other: Namespace, other_name: str) ->
     program of its own). Checksums left for hardware that does not exist could not be patched, so they are made at once.
     """
     ip_batch([f"link add {one_name} netns {one.name} type veth peer name {other_name} netns {other.name}"])
-    for namespace, name in ((one, one_name), (other, other_name)):
+    ends = ((one, one_name), (other, other_name))
+    for namespace, name in ends:
         namespace.run("ethtool", "-K", name, "tx", "off", "gro", "on")
         namespace.sysctl(**{f"net__ipv6__conf__{name}__disable_ipv6": 1})
+    # An end takes note of what the other can do at the moment it is set up, so GRO has to be on at both by then.
+    for namespace, name in ends:
         namespace.ip(f"link set {name} up")
 
 
