@@ -23,11 +23,12 @@ def table_size(backends: int, largest: int = LARGEST) -> int:
 
 
 def build(members: Sequence[tuple[str, int]], size: int, seed: int) -> "array[int]":
-    """A table: for each of `size` slots (a prime), the position in `members` of the one that has it.
+    """A table: for each slot, the position in `members` of the one that has it.
 
     Args:
         members: identities, each once, with weights above 0. Each gets its share of the slots by weight, rounded up or
             down. Their order decides nothing but how they are numbered in the result.
+        size: how many slots; a prime.
         seed: 64 bits.
     """
     if not members:

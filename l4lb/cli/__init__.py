@@ -50,7 +50,7 @@ class _Group(click.Group):
 )
 @click.pass_context
 def cli(ctx: click.Context, socket: str) -> None:
-    """Layer 4 TCP/UDP load balancing in XDP.
+    r"""Layer 4 TCP/UDP load balancing in XDP.
 
     Start the daemon with `l4lb run`, then add virtual IPs and their backends:
 

@@ -31,7 +31,7 @@ def socket_option(function: _Function) -> _Function:
     )(function)
 
 
-def call(operation: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON-like, as the daemon sent it
+def call(operation: str, **arguments: object) -> Any:
     """The daemon's answer."""
     return Client(Path(click.get_current_context().obj)).call(operation, **arguments)
 
@@ -47,7 +47,7 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-class VipAddress(click.ParamType):
+class VipAddress(click.ParamType[Any]):
     """``ADDRESS:PORT/tcp`` or ``ADDRESS:PORT/udp``."""
 
     name = "address"
@@ -60,7 +60,7 @@ class VipAddress(click.ParamType):
         return str(Endpoint.parse(endpoint)), Protocol.parse(protocol).label
 
 
-class BackendAddress(click.ParamType):
+class BackendAddress(click.ParamType[Any]):
     """``ADDRESS[:PORT]``; the port is the VIP's if it is left out."""
 
     name = "address"
@@ -77,7 +77,7 @@ class BackendAddress(click.ParamType):
         return [CompletionItem(address) for address in known if address.startswith(incomplete)]
 
 
-class VipName(click.ParamType):
+class VipName(click.ParamType[Any]):
     """The name of a VIP that there is."""
 
     name = "name"

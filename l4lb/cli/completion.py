@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a completion script for a shell.
+    r"""Print a completion script for a shell.
 
     \b
     bash  echo 'eval "$(l4lb completion bash)"' >> ~/.bashrc

@@ -144,6 +144,6 @@ def duration(seconds: float) -> str:
     return f"{minute}m {second}s" if minute else f"{second}s"
 
 
-def _style(text: str, **style: Any) -> str:  # noqa: ANN401 - click's own arguments
+def _style(text: str, **style: Any) -> str:
     wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return click.style(text, **style) if wanted else text

@@ -42,7 +42,7 @@ _path = click.Path(path_type=Path)
     "--announce/--no-announce",
     default=True,
     show_default=True,
-    help="Put VIP addresses on an interface, so that hosts on its segment find them by ARP; not needed where they are routed here.",
+    help="Put VIP addresses on an interface, for hosts on its segment; not needed where they are routed here.",
 )
 @click.option(
     "--seed",

@@ -1,13 +1,12 @@
 """The layout that the BPF program and the control plane share, read from ``bpf/abi.h`` itself.
 
 There is no second description to keep in step: structs become :mod:`ctypes` classes, enums become
-:class:`enum.IntEnum`, numeric ``#define`` become integers. The reader knows the small part of C that the header
+dictionaries from names to values, numeric ``#define`` become integers. The reader knows the small part of C that the header
 keeps to (fixed-width fields, one-dimensional arrays, structs in structs, enums) and refuses anything else.
 A test compares the result with the layout that the compiler derives.
 """
 
 import ctypes
-import enum
 import re
 from functools import cache
 from typing import Any
@@ -39,7 +38,7 @@ class Abi:
 
     def __init__(self, header: str) -> None:
         self.structs: dict[str, type[ctypes.Structure]] = {}
-        self.enums: dict[str, type[enum.IntEnum]] = {}
+        self.enums: dict[str, dict[str, int]] = {}
         self.constants: dict[str, int] = {}
         text = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
         position = 0
@@ -57,7 +56,7 @@ class Abi:
             fields = [self._field(line.strip()) for line in item["fields"].split(";") if line.strip()]
             self.structs[item["struct"]] = type(item["struct"], (ctypes.LittleEndianStructure,), {"_fields_": fields})
         else:
-            self.enums[item["enum"]] = enum.IntEnum(item["enum"], _enumerators(item["values"]))  # type: ignore[misc]
+            self.enums[item["enum"]] = _enumerators(item["values"])
 
     def _field(self, declaration: str) -> tuple[str, type[Any]]:
         field = _FIELD.match(declaration)
@@ -69,11 +68,13 @@ class Abi:
         return field["name"], scalar * int(field["count"]) if field["count"] else scalar
 
 
-def _enumerators(body: str) -> list[tuple[str, int]]:
-    values: list[tuple[str, int]] = []
+def _enumerators(body: str) -> dict[str, int]:
+    values: dict[str, int] = {}
+    following = 0
     for item in filter(None, (part.strip() for part in body.split(","))):
         name, _, value = (part.strip() for part in item.partition("="))
-        values.append((name, int(value) if value else values[-1][1] + 1 if values else 0))
+        values[name] = int(value) if value else following
+        following = values[name] + 1
     return values
 
 
@@ -85,4 +86,4 @@ def load() -> Abi:
 
 def reason_names() -> tuple[str, ...]:
     """The reasons' names as users meet them (``pass_not_vip``), by their position in the kernel's counters."""
-    return tuple(reason.name.lower() for reason in load().enums["reason"])[:-1]
+    return tuple(name.lower() for name in load().enums["reason"] if name != "REASONS")

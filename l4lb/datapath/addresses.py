@@ -40,13 +40,13 @@ class VipAddresses:
                 address = IPv4Address(attributes["IFA_LOCAL"])
                 if _is_ours(message) and address not in addresses:
                     await ipr.addr("delete", index=message["index"], address=str(address), prefixlen=32)
-            for address in addresses:
-                if address not in present and isinstance(address, IPv4Address):
-                    link = self._link_for(address, found)
+            for wanted in addresses:
+                if wanted not in present and isinstance(wanted, IPv4Address):
+                    link = self._link_for(wanted, found)
                     await ipr.addr(
-                        "add", index=link.ifindex, address=str(address), prefixlen=32, label=_label(link.name)
+                        "add", index=link.ifindex, address=str(wanted), prefixlen=32, label=_label(link.name)
                     )
-                    self._announce(address, link)
+                    self._announce(wanted, link)
 
     async def close(self) -> None:
         """Ends announcements; the addresses stay, since forwarding goes on."""

@@ -104,7 +104,7 @@ def _libbpf() -> ctypes.CDLL:
 
 
 def _checked(result: int, action: str) -> int:
-    """libbpf answers with a negative errno."""
+    """As libbpf answers with a negative errno."""
     if result < 0:
         raise KernelError(action, -result)
     return result
@@ -182,7 +182,7 @@ def link_update(link: int, program: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TestRun:
+class PacketRun:
     """What a program made of a packet: its verdict, the packet afterwards, and nanoseconds per repeat."""
 
     verdict: int
@@ -190,7 +190,7 @@ class TestRun:
     nanoseconds: int
 
 
-def test_run(program: int, packet: bytes, repeat: int = 1) -> TestRun:
+def run_on_packet(program: int, packet: bytes, repeat: int = 1) -> PacketRun:
     """Runs an XDP program on a packet of 14 bytes or more, as if it came in by the loopback interface.
 
     The packet is not put back between repeats.
@@ -205,7 +205,7 @@ def test_run(program: int, packet: bytes, repeat: int = 1) -> TestRun:
         repeat=repeat,
     )
     _checked(_libbpf().bpf_prog_test_run_opts(program, ctypes.byref(options)), "run the program on a packet")
-    return TestRun(options.retval, output.raw[: options.data_size_out], options.duration)
+    return PacketRun(options.retval, output.raw[: options.data_size_out], options.duration)
 
 
 def wait_for_readers() -> None:

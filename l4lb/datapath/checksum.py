@@ -5,7 +5,7 @@ import struct
 
 def sum_words(data: bytes) -> int:
     """The folded 16-bit sum of an even number of bytes."""
-    total = sum(struct.unpack(f"<{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"<{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total

@@ -23,7 +23,7 @@ def fingerprint(limits: Limits) -> str:
 
 
 def balancer_source(modes: Iterable[Mode], seed: int, maps: Path, limits: Limits) -> Source:
-    """The balancer for VIPs of these modes only, its maps pinned in the folder `maps`, its flow hash keyed by `seed`."""
+    """The balancer for VIPs of these modes only, with its maps pinned in a folder and its flow hash keyed by `seed`."""
     wanted = frozenset(modes)
     names = ("FLOW_KEY", "FLOW_MUL0", "FLOW_MUL1", "FLOW_MUL2")
     return Source(

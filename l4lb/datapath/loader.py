@@ -14,7 +14,7 @@ from pathlib import Path
 
 from l4lb.datapath import bpf, uapi
 from l4lb.datapath.source import Source
-from l4lb.errors import KernelError, L4lbError
+from l4lb.errors import L4lbError
 
 _WARNINGS = ("-Werror=implicit-function-declaration", "-Wno-unused-value", "-Wno-address-of-packed-member")
 
@@ -45,7 +45,7 @@ def load(source: Source, pin: Path) -> None:
         except ImportError as error:
             raise L4lbError(
                 f"bcc is missing ({error})",
-                "install python3-bpfcc and use a virtual environment made from /usr/bin/python3 with --system-site-packages",
+                "install python3-bpfcc, and make the venv by /usr/bin/python3 with --system-site-packages",
             ) from error
         cflags = [f"-D{name}={value}" for name, value in source.switches.items()]
         try:

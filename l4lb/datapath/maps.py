@@ -27,7 +27,7 @@ from l4lb.plan.records import BackendRecord, Image, Region, TableRecord, VipReco
 from l4lb.view import Traffic
 
 _ABI = abi.load()
-_MODES = {mode: _ABI.enums["mode"][f"MODE_{mode.name}"].value for mode in Mode}
+_MODES = {mode: _ABI.enums["mode"][f"MODE_{mode.name}"] for mode in Mode}
 _MODE_OF = {number: mode for mode, number in _MODES.items()}
 _ENDPOINT, _VIP, _BACKEND = (_ABI.structs[name] for name in ("endpoint", "vip", "backend"))
 _TRAFFIC = struct.Struct("<4Q")
@@ -69,7 +69,8 @@ def _open(path: Path, value_size: int, entries: int, files: ExitStack) -> int:
     found = bpf.info(fd, bpf.MapInfo)
     if (found.value_size, found.max_entries) != (value_size, entries):
         raise L4lbError(
-            f"{path} holds {found.max_entries:,} values of {found.value_size} bytes instead of {entries:,} of {value_size}",
+            f"{path} holds {found.max_entries:,} values of {found.value_size} bytes"
+            f" instead of {entries:,} of {value_size}",
             "remove the pins with `l4lb unload`",
         )
     return fd
@@ -92,7 +93,7 @@ class Maps:
             self._ports = _Array(pins / "ports", 8, limits.max_interfaces, files)
             self._control = _Array(pins / "control", 8, 1, files)
             self._traffic = _open(pins / "traffic", _TRAFFIC.size, limits.max_backends, files)
-            self._reasons = _open(pins / "reasons", 8, _ABI.enums["reason"]["REASONS"].value, files)
+            self._reasons = _open(pins / "reasons", 8, _ABI.enums["reason"]["REASONS"], files)
             self._egress = _open(pins / "egress", 4, limits.max_interfaces, files)
             self._files = files.pop_all()
 

@@ -1,4 +1,4 @@
-"""Compiled programs: from the cache of pins, or from a child process that compiles (see :mod:`l4lb.datapath.loader`)."""
+"""Compiled programs: from the pins, or from a child process that compiles (:mod:`l4lb.datapath.loader`)."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ async def ensure(source: Source, pin: Path) -> None:
     Raises:
         ProgramError: it cannot be compiled or loaded; carries the compiler's and the verifier's words.
     """
-    if pin.exists():
+    if await asyncio.to_thread(pin.exists):
         return
     child = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from l4lb.errors import L4lbError
 
-# 5.9 has links for XDP, 5.6 bpf_jiffies64, 5.5 arrays that can be mapped; 5.10 is the first long-term kernel after them.
+# 5.9 has links for XDP, 5.6 bpf_jiffies64, 5.5 arrays that can be mapped; 5.10 is the long-term kernel after them.
 OLDEST_KERNEL = (5, 10)
 
-# Positions in the sets of /proc/self/status (uapi/linux/capability.h). Before 5.8, CAP_SYS_ADMIN stood for the last two.
+# Positions in the sets of /proc/self/status (uapi/linux/capability.h).
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39, "CAP_PERFMON": 38}
 
 
@@ -45,7 +45,7 @@ def check_capabilities(status: str) -> None:
 
 
 def forwarding_off(interfaces: Iterable[str]) -> list[str]:
-    """Those of the interfaces on which the kernel does not forward IPv4 packets, as the answers of nat backends need."""
+    """Those of the interfaces on which the kernel does not forward IPv4, as the answers of nat backends need."""
     return [
         name for name in interfaces if Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text().strip() == "0"
     ]

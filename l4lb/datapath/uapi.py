@@ -1,7 +1,8 @@
 """A stand-in for a kernel source tree, made of the UAPI headers that every development package has.
 
 bcc wants the headers of the running kernel. An XDP program needs none of them: the few files that bcc's own prelude
-includes are here, empty or with the handful of types it uses, and everything else is an installed UAPI header. So the program compiles on any kernel, custom and cloud ones too, and in a fraction of the time.
+includes are here, empty or with the handful of types it uses, and everything else is an installed UAPI header. So the
+program compiles on any kernel, custom and cloud ones too, and in a fraction of the time.
 """
 
 import platform

@@ -72,6 +72,6 @@ class Daemon:
             raise L4lbError(f"`l4lb {' '.join(arguments)}` failed: {done.stderr.strip()}")
         return done
 
-    def status(self) -> Any:  # noqa: ANN401 - JSON
+    def status(self) -> Any:
         """What ``l4lb status --json`` prints."""
         return json.loads(self.cli("status", "--json").stdout)

@@ -1,7 +1,7 @@
 """Clients, to be run in the client's namespace: what they found is printed as JSON.
 
-    traffic http ADDRESS PORT COUNT CONCURRENCY     short requests, each on a fresh connection
-    traffic udp ADDRESS PORT COUNT                  datagrams, each from a fresh socket
+traffic http ADDRESS PORT COUNT CONCURRENCY     short requests, each on a fresh connection
+traffic udp ADDRESS PORT COUNT                  datagrams, each from a fresh socket
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from l4lb.balance import maglev
 from l4lb.errors import L4lbError
 from l4lb.plan.limits import Limits
-from l4lb.plan.records import EMPTY, BackendRecord, Region, TableRecord, TableSource, VipRecord
+from l4lb.plan.records import EMPTY, BackendRecord, Region, TableRecord, TableSource
 
 
 def sources(

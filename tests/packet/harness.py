@@ -66,9 +66,9 @@ class Harness:
             ifindex, address = next_hops.get(record.endpoint.address, (0, "00:00:00:00:00:00"))
             self.maps.set_next_hop(number, ifindex, mac(address))
 
-    def send(self, packet: bytes) -> bpf.TestRun:
+    def send(self, packet: bytes) -> bpf.PacketRun:
         """Runs the program once."""
-        return bpf.test_run(self.program, packet)
+        return bpf.run_on_packet(self.program, packet)
 
     def run(self, packet: bytes) -> Outcome:
         """Runs the program once; its counters are those of this packet alone."""
