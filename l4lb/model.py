@@ -167,7 +167,8 @@ def problems(config: Config) -> Iterator[UsageError]:
         other = listening.setdefault((vip.endpoint, vip.protocol), vip)
         if other is not vip:
             yield UsageError(
-                f"{vip} is the address of VIP {other.name} already", "choose another address, port or protocol"
+                f"VIPs {other.name} and {vip.name} would have the same address {vip}",
+                "choose another address, port or protocol",
             )
         yield from _backend_problems(vip)
     for vip in config.vips:
@@ -175,7 +176,7 @@ def problems(config: Config) -> Iterator[UsageError]:
             served = answering.setdefault((backend.endpoint, vip.protocol), vip)
             if served is not vip:
                 yield UsageError(
-                    f"backend {backend.endpoint}/{vip.protocol.label} serves VIP {served.name} by nat already",
+                    f"backend {backend.endpoint}/{vip.protocol.label} would serve VIPs {served.name} and {vip.name} by nat",
                     "answers are told apart by their source: use another port on the backend, or mode dsr",
                 )
             if (backend.endpoint, vip.protocol) in listening:

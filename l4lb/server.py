@@ -85,7 +85,8 @@ class ControlServer:
                 busy = L4lbError(f"the daemon answers {MAX_CLIENTS} clients already", "try again in a moment")
                 await self._send(writer, wire.encode_error(busy))
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, too slow or dropped, or the daemon ends
+            # The client is gone, too slow or dropped, or the daemon ends: nothing more is owed to it.
+            writer.transport.abort()
         finally:
             self._clients.discard(task)
             self._waiting.pop(task, None)

@@ -1,9 +1,9 @@
 """The layout that the BPF program and the control plane share, read from ``bpf/abi.h`` itself.
 
-There is no second description to keep in step: structs become :mod:`ctypes` classes, enums become
-dictionaries from names to values, numeric ``#define`` become integers. The reader knows the small part of C that the header
-keeps to (fixed-width fields, one-dimensional arrays, structs in structs, enums) and refuses anything else.
-A test compares the result with the layout that the compiler derives.
+There is no second description to keep in step: structs become :mod:`ctypes` classes, enums become dictionaries from
+names to values, numeric ``#define`` become integers. The reader knows the small part of C that the header keeps to
+(fixed-width fields, one-dimensional arrays, structs in structs, enums) and refuses anything else. A test compares the
+result with the layout that the compiler derives.
 """
 
 import ctypes

@@ -11,7 +11,7 @@ from l4lb.datapath.layout import balancer_source
 from l4lb.datapath.maps import Maps
 from l4lb.model import Config, IPAddress, Mode
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import WriteBackend, make_plan
+from l4lb.plan.planner import make_plan
 from l4lb.view import Traffic
 from tests.packet.world import GATEWAY_MAC
 

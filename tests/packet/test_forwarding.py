@@ -39,7 +39,7 @@ CONFIG = Config(
         )
     )
 )
-NEXT_HOPS = {address: (LOOPBACK, w.BACKEND_MAC) for address in (w.NAT_BACKEND, w.DSR_BACKEND)}
+NEXT_HOPS = dict.fromkeys((w.NAT_BACKEND, w.DSR_BACKEND), (LOOPBACK, w.BACKEND_MAC))
 
 
 @pytest.fixture(scope="module")

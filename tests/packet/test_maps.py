@@ -64,7 +64,7 @@ def test_counters_of_a_reused_number_start_at_nothing(harness: Harness) -> None:
 
 
 def test_maps_of_another_size_are_refused(harness: Harness) -> None:
-    """bcc would take whatever is pinned there."""
+    """Bcc would take whatever is pinned there."""
     with pytest.raises(L4lbError, match="vips holds 64 values of 64 bytes instead of 128 of 64"):
         Maps(harness.pins / "maps", Limits(**{**{f: getattr(LIMITS, f) for f in Limits.__slots__}, "max_vips": 128}))
 

@@ -1,4 +1,4 @@
-"""Plans, carried out one operation at a time on a model of the maps: a packet never meets a number that leads nowhere."""
+"""Plans, carried out one operation at a time on a model of the maps: no packet meets a number that leads nowhere."""
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -49,7 +49,7 @@ class Kernel:
                 pass
 
     def find(self, key: index.Key) -> int | None:
-        """As find() in bpf/lookup.h searches."""
+        """Searches as bpf/lookup.h does."""
         want = index.entry_of(key, 0)
         for probe in range(index.PROBES):
             line = (index.hash_of(key) + probe) % LIMITS.index_lines
@@ -75,7 +75,8 @@ class Kernel:
             served.add(record.endpoint)
             if record.mode is Mode.NAT:
                 answering = self.find((record.endpoint, record.protocol, index.Way.FROM_BACKEND))
-                assert answering is not None and self.backends[answering] == record
+                assert answering is not None
+                assert self.backends[answering] == record
         return served
 
     def image(self) -> Image:
@@ -111,7 +112,7 @@ def expected(vip: Vip) -> set[Endpoint]:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(configs, min_size=2, max_size=5), st.data())
 def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.DataObject) -> None:
-    """After each operation every VIP is served by the old set of backends or by the new one, and never by half of one."""
+    """After each operation every VIP is served by the old set of backends or by the new one, never by half of one."""
     kernel, image, before = Kernel(), Image(), Config()
     for config in steps:
         made = make_plan(config, image, LIMITS)

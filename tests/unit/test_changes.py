@@ -1,0 +1,125 @@
+"""What requests do to a configuration, and every way in which they are refused."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from l4lb.changes import apply_change
+from l4lb.errors import L4lbError, UsageError
+from l4lb.model import Config, Endpoint
+
+
+def after(*requests: tuple[str, Mapping[str, object]]) -> Config:
+    config = Config()
+    for operation, arguments in requests:
+        config = apply_change(config, operation, arguments)
+    return config
+
+
+WEB = ("vip.add", {"name": "web", "address": "192.0.2.10:80", "protocol": "tcp"})
+DSR = ("vip.add", {"name": "dsr", "address": "192.0.2.11:80", "protocol": "tcp", "mode": "dsr"})
+B1 = ("backend.add", {"vip": "web", "address": "10.0.0.1:8080"})
+START = after(WEB, DSR, B1)
+
+
+def test_vips_and_backends_are_in_order() -> None:
+    config = after(WEB, DSR, B1, ("backend.add", {"vip": "web", "address": "10.0.0.0:9000", "weight": 0}))
+    assert [vip.name for vip in config.vips] == ["dsr", "web"]
+    assert [(str(backend.endpoint), backend.weight) for backend in config.vips[1].backends] == [
+        ("10.0.0.0:9000", 0),
+        ("10.0.0.1:8080", 1),
+    ]
+
+
+def test_a_backends_port_is_the_vips_if_not_given() -> None:
+    config = after(WEB, ("backend.add", {"vip": "web", "address": "10.0.0.1"}))
+    assert config.vips[0].backends[0].endpoint == Endpoint.parse("10.0.0.1:80")
+
+
+def test_set_and_remove() -> None:
+    config = apply_change(START, "backend.set", {"vip": "web", "address": "10.0.0.1:8080", "weight": 7})
+    assert config.vips[1].backends[0].weight == 7
+    assert apply_change(config, "backend.remove", {"vip": "web", "address": "10.0.0.1:8080"}).vips[1].backends == ()
+    assert [vip.name for vip in apply_change(START, "vip.remove", {"name": "web"}).vips] == ["dsr"]
+    assert apply_change(START, "vip.set", {"name": "dsr", "mode": "nat"}).vips[0].mode == "nat"
+
+
+def test_one_backend_may_serve_several_vips_by_dsr() -> None:
+    second = ("vip.add", {"name": "dsr2", "address": "192.0.2.12:80", "protocol": "tcp", "mode": "dsr"})
+    config = after(DSR, second, *(("backend.add", {"vip": name, "address": "10.0.0.1"}) for name in ("dsr", "dsr2")))
+    assert all(len(vip.backends) == 1 for vip in config.vips)
+
+
+NAT_TWICE = {"name": "web2", "address": "192.0.2.20:80", "protocol": "tcp"}
+
+# operation, arguments, exit code, and what the one line says
+REFUSED = [
+    ("vip.add", {"name": "web", "address": "192.0.2.99:80", "protocol": "tcp"}, 2, "VIP web exists already"),
+    (
+        "vip.add",
+        {"name": "new", "address": "192.0.2.10:80", "protocol": "tcp"},
+        2,
+        "VIPs new and web would have the same address 192.0.2.10:80/tcp",
+    ),
+    ("vip.add", {"name": "Not allowed", "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "VIP name 'Not allowed'"),
+    ("vip.add", {"name": "../etc", "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "VIP name '../etc'"),
+    ("vip.add", {"name": "n" * 64, "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "is not allowed"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:0", "protocol": "tcp"}, 2, "port '0' is not between 1 and 65535"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:70000", "protocol": "tcp"}, 2, "port '70000' is not between"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:-1", "protocol": "tcp"}, 2, "port '-1' is not between"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9", "protocol": "tcp"}, 2, "has no port"),
+    ("vip.add", {"name": "new", "address": "192.0.2.999:80", "protocol": "tcp"}, 2, "'192.0.2.999' is no IP address"),
+    ("vip.add", {"name": "new", "address": "", "protocol": "tcp"}, 2, "'' is no IP address"),
+    ("vip.add", {"name": "new", "address": "2001:db8::1:80", "protocol": "tcp"}, 2, "put an IPv6 address in brackets"),
+    ("vip.add", {"name": "new", "address": "[2001:db8::1]:80", "protocol": "tcp"}, 2, "this version balances IPv4"),
+    ("vip.add", {"name": "new", "address": "224.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),
+    ("vip.add", {"name": "new", "address": "127.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),
+    ("vip.add", {"name": "new", "address": "0.0.0.0:80", "protocol": "tcp"}, 2, "no address of a single host"),
+    ("vip.add", {"name": "new", "address": "255.255.255.255:80", "protocol": "tcp"}, 2, "no address of a single host"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "sctp"}, 2, "protocol 'sctp' is not known"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "mode": "fly"}, 2, "use nat or dsr"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "colour": 1}, 2, "no argument 'colour'"),
+    ("vip.add", {"name": 5, "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "name is missing or no text"),
+    ("vip.add", {}, 2, "name is missing"),
+    ("vip.set", {"name": "wev", "mode": "nat"}, 1, "there is no VIP 'wev': did you mean web?"),
+    ("vip.set", {"name": "web", "mode": "dsr"}, 2, "has another port than the VIP"),
+    ("vip.remove", {"name": "other"}, 1, "there is no VIP 'other'"),
+    ("backend.add", {"vip": "nope", "address": "10.0.0.9"}, 1, "there is no VIP 'nope'"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.1:8080"}, 2, "backend 10.0.0.1:8080 of VIP web exists already"),
+    ("backend.add", {"vip": "web", "address": "192.0.2.10:80"}, 2, "has the address of its VIP web"),
+    ("backend.add", {"vip": "web", "address": "192.0.2.11:80"}, 2, "is a VIP itself"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9:0"}, 2, "port '0' is not between"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": -1}, 2, "weight -1 is not between 0 and 65535"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": 65_536}, 2, "weight 65536 is not between"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": "1"}, 2, "weight is missing or no whole number"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": True}, 2, "weight is missing or no whole number"),
+    ("backend.add", {"vip": "dsr", "address": "10.0.0.9:81"}, 2, "mode dsr keeps the port: use 80"),
+    ("backend.set", {"vip": "web", "address": "10.0.0.2:8080", "weight": 1}, 1, "did you mean 10.0.0.1:8080?"),
+    ("backend.remove", {"vip": "dsr", "address": "10.0.0.2"}, 1, "VIP dsr has no backend 10.0.0.2:80"),
+]
+
+
+@pytest.mark.parametrize(("operation", "arguments", "exit_code", "says"), REFUSED, ids=[row[3] for row in REFUSED])
+def test_refused(operation: str, arguments: dict[str, object], exit_code: int, says: str) -> None:
+    with pytest.raises(L4lbError) as refusal:
+        apply_change(START, operation, arguments)
+    assert refusal.value.exit_code == exit_code
+    assert says in str(refusal.value)
+    assert refusal.value.hint, "the way out"
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_nat_vips_cannot_share_a_backend() -> None:
+    """Its answers could not be told apart."""
+    config = apply_change(START, "vip.add", NAT_TWICE)
+    with pytest.raises(UsageError, match="would serve VIPs web and web2 by nat"):
+        apply_change(config, "backend.add", {"vip": "web2", "address": "10.0.0.1:8080"})
+    apply_change(config, "backend.add", {"vip": "web2", "address": "10.0.0.1:8081"})
+
+
+def test_a_vip_has_a_bounded_number_of_backends() -> None:
+    config = after(WEB)
+    for number in range(1024):
+        config = apply_change(config, "backend.add", {"vip": "web", "address": f"10.0.{number >> 8}.{number & 255}"})
+    with pytest.raises(UsageError, match="more than 1,024 backends"):
+        apply_change(config, "backend.add", {"vip": "web", "address": "10.1.0.0"})
