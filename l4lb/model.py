@@ -176,7 +176,8 @@ def problems(config: Config) -> Iterator[UsageError]:
             served = answering.setdefault((backend.endpoint, vip.protocol), vip)
             if served is not vip:
                 yield UsageError(
-                    f"backend {backend.endpoint}/{vip.protocol.label} would serve VIPs {served.name} and {vip.name} by nat",
+                    f"backend {backend.endpoint}/{vip.protocol.label} would serve VIPs {served.name} and {vip.name}"
+                    " by nat",
                     "answers are told apart by their source: use another port on the backend, or mode dsr",
                 )
             if (backend.endpoint, vip.protocol) in listening:

@@ -6,9 +6,10 @@ from ipaddress import IPv4Address
 
 from l4lb.balance import maglev
 from l4lb.balance.flowhash import flow_hash, seeds, slot_of
+from l4lb.datapath.links import mac_bytes
+from l4lb.lab.testbed import GATEWAY_MAC, LOOPBACK, Testbed
 from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
-from tests.packet.harness import LOOPBACK, SEED, XDP_TX, Harness, mac
-from tests.packet.world import GATEWAY_MAC
+from tests.packet.harness import SEED, XDP_TX
 
 FLOWS = 12_000
 
@@ -25,26 +26,26 @@ MACS = {
 
 def syn(client: Endpoint) -> bytes:
     """A TCP segment without valid checksums: this test is about its destination."""
-    ethernet = mac(GATEWAY_MAC) + bytes(6) + b"\x08\x00"
+    ethernet = mac_bytes(GATEWAY_MAC) + bytes(6) + b"\x08\x00"
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, client.address.packed, VIP.endpoint.address.packed)
     return ethernet + ip + struct.pack("!HHIIBBHHH", client.port, VIP.endpoint.port, 0, 0, 0x50, 2, 0, 0, 0)
 
 
-def test_the_reference_predicts_the_kernels_choice(harness: Harness) -> None:
+def test_the_reference_predicts_the_kernels_choice(bed: Testbed) -> None:
     """12,000 random flows over 300 weighted backends, a fifth of them with weight 0."""
-    harness.configure(Config(vips=(VIP,), seed=SEED), {address: (LOOPBACK, where) for address, where in MACS.items()})
+    bed.configure(Config(vips=(VIP,), seed=SEED), {address: (LOOPBACK, where) for address, where in MACS.items()})
     members = [backend for backend in BACKENDS if backend.weight]
     table = maglev.build(
         [(str(backend.endpoint), backend.weight) for backend in members], maglev.table_size(len(members)), SEED
     )
-    by_mac = {mac(text): address for address, text in MACS.items()}
+    by_mac = {mac_bytes(text): address for address, text in MACS.items()}
     constants = seeds(SEED)
     numbers = random.Random(1)
     chosen = set()
     for _ in range(FLOWS):
         client = Endpoint(IPv4Address(numbers.randrange(1 << 24, 0xE0 << 24)), numbers.randrange(1, 65_536))
         predicted = members[table[slot_of(flow_hash(client, 443, constants), len(table))]].endpoint
-        answer = harness.send(syn(client))
+        answer = bed.send(syn(client))
         assert answer.verdict == XDP_TX
         assert by_mac[answer.packet[:6]] == predicted.address, client
         assert IPv4Address(answer.packet[30:34]) == predicted.address, client

@@ -15,10 +15,12 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
+from l4lb.datapath.links import mac_bytes
+from l4lb.lab.testbed import LOOPBACK, Testbed
 from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
 from l4lb.view import Traffic
 from tests.packet import world as w
-from tests.packet.harness import LOOPBACK, VERDICTS, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, Harness
+from tests.packet.harness import VERDICTS, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, run
 
 CONFIG = Config(
     vips=tuple(
@@ -43,9 +45,9 @@ NEXT_HOPS = dict.fromkeys((w.NAT_BACKEND, w.DSR_BACKEND), (LOOPBACK, w.BACKEND_M
 
 
 @pytest.fixture(scope="module")
-def lb(harness: Harness) -> Harness:
-    harness.configure(CONFIG, NEXT_HOPS)
-    return harness
+def lb(bed: Testbed) -> Testbed:
+    bed.configure(CONFIG, NEXT_HOPS)
+    return bed
 
 
 def frame(packet: Packet, source: str = w.CLIENT_MAC, destination: str = w.GATEWAY_MAC) -> Packet:
@@ -151,8 +153,8 @@ FORWARDED += [
 
 
 @pytest.mark.parametrize("case", FORWARDED, ids=lambda case: case.name)
-def test_to_a_backend(lb: Harness, case: Forwarded) -> None:
-    outcome = lb.run(bytes(case.packet))
+def test_to_a_backend(lb: Testbed, case: Forwarded) -> None:
+    outcome = run(lb, bytes(case.packet))
     assert Ether(outcome.packet).show2(dump=True) == Ether(bytes(case.expected)).show2(dump=True)
     assert outcome.packet == bytes(case.expected)
     assert outcome.verdict == XDP_TX
@@ -188,11 +190,11 @@ BACK = [
 
 @pytest.mark.parametrize("remembered", [False, True], ids=["asked", "remembered"])
 @pytest.mark.parametrize("case", BACK, ids=lambda case: case.name)
-def test_back_to_the_client(lb: Harness, case: Forwarded, remembered: bool) -> None:
+def test_back_to_the_client(lb: Testbed, case: Forwarded, remembered: bool) -> None:
     lb.maps.forget_routes()
     if remembered:
-        lb.run(bytes(case.packet))
-    outcome = lb.run(bytes(case.packet))
+        run(lb, bytes(case.packet))
+    outcome = run(lb, bytes(case.packet))
     assert Ether(outcome.packet).show2(dump=True) == Ether(bytes(case.expected)).show2(dump=True)
     assert outcome.packet == bytes(case.expected)
     assert outcome.verdict == XDP_REDIRECT
@@ -249,52 +251,52 @@ NOT_FORWARDED = [
 @pytest.mark.parametrize(
     ("packet", "reason"), [row[1:] for row in NOT_FORWARDED], ids=[row[0] for row in NOT_FORWARDED]
 )
-def test_not_forwarded(lb: Harness, packet: Packet, reason: str) -> None:
+def test_not_forwarded(lb: Testbed, packet: Packet, reason: str) -> None:
     lb.maps.forget_routes()
-    outcome = lb.run(bytes(packet))
+    outcome = run(lb, bytes(packet))
     assert outcome.reasons == {reason: 1}
     assert outcome.traffic == {}
     assert outcome.verdict == VERDICTS[reason.partition("_")[0]]
     assert outcome.packet == bytes(packet)
 
 
-def test_an_answer_to_an_unknown_neighbour_makes_the_kernel_ask(lb: Harness) -> None:
+def test_an_answer_to_an_unknown_neighbour_makes_the_kernel_ask(lb: Testbed) -> None:
     """It goes to the kernel as a bare header, so that no client sees it under the backend's address."""
-    outcome = lb.run(bytes(from_backend(ip(w.NAT_BACKEND, w.UNKNOWN_CLIENT) / tcp(8080, 4000) / DATA)))
+    outcome = run(lb, bytes(from_backend(ip(w.NAT_BACKEND, w.UNKNOWN_CLIENT) / tcp(8080, 4000) / DATA)))
     assert (outcome.verdict, outcome.reasons) == (XDP_PASS, {"pass_resolve_neighbour": 1})
     header = bytes(ip(w.NAT_BACKEND, w.UNKNOWN_CLIENT, proto=253, len=20))
     assert outcome.packet[14:34] == header
 
 
-def test_forwarding_off(lb: Harness) -> None:
+def test_forwarding_off(lb: Testbed) -> None:
     switch = Path("/proc/sys/net/ipv4/conf/lo/forwarding")
     switch.write_text("0")
     try:
         lb.maps.forget_routes()
-        outcome = lb.run(bytes(from_backend(ip(w.NAT_BACKEND, w.CLIENT) / tcp(8080, 4000))))
+        outcome = run(lb, bytes(from_backend(ip(w.NAT_BACKEND, w.CLIENT) / tcp(8080, 4000))))
     finally:
         switch.write_text("1")
     assert (outcome.verdict, outcome.reasons) == (XDP_DROP, {"drop_forwarding_off": 1})
 
 
-def test_an_egress_that_is_not_ours(lb: Harness) -> None:
+def test_an_egress_that_is_not_ours(lb: Testbed) -> None:
     lb.maps.forget_routes()
     packet = bytes(from_backend(ip(w.NAT_BACKEND, w.CLIENT) / tcp(8080, 4000)))
     lb.maps.clear_port(lb.wan)
-    outcome = lb.run(packet)
-    lb.own_wan()
+    outcome = run(lb, packet)
+    lb.maps.set_port(lb.wan, mac_bytes(w.GATEWAY_MAC), 1500)
     assert (outcome.verdict, outcome.reasons) == (XDP_DROP, {"drop_no_egress": 1})
 
 
-def test_a_remembered_route_expires_by_itself(lb: Harness) -> None:
+def test_a_remembered_route_expires_by_itself(lb: Testbed) -> None:
     """Without a control plane to say that routes changed, the program finds out."""
     packet = bytes(from_backend(ip(w.NAT_BACKEND, w.CLIENT) / tcp(8080, 4000)))
     lb.maps.forget_routes()
-    assert Ether(lb.run(packet).packet).dst == w.CLIENT_MAC
+    assert Ether(run(lb, packet).packet).dst == w.CLIENT_MAC
     subprocess.run(["ip", "neighbour", "change", w.CLIENT, "lladdr", w.OTHER_MAC, "dev", "wan"], check=True)
     try:
-        assert Ether(lb.run(packet).packet).dst == w.CLIENT_MAC
+        assert Ether(run(lb, packet).packet).dst == w.CLIENT_MAC
         time.sleep(1.1)
-        assert Ether(lb.run(packet).packet).dst == w.OTHER_MAC
+        assert Ether(run(lb, packet).packet).dst == w.OTHER_MAC
     finally:
         subprocess.run(["ip", "neighbour", "change", w.CLIENT, "lladdr", w.CLIENT_MAC, "dev", "wan"], check=True)

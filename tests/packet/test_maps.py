@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,12 @@ from l4lb.datapath import abi, bpf
 from l4lb.datapath.layout import balancer_source
 from l4lb.datapath.maps import Maps
 from l4lb.errors import L4lbError
+from l4lb.lab.testbed import Testbed
 from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import make_plan
 from tests.packet import derived_layout
-from tests.packet.harness import LIMITS, Harness
+from tests.packet.harness import LIMITS
 
 
 def config(vips: int, backends: int, mode: Mode = Mode.NAT) -> Config:
@@ -34,39 +34,39 @@ def config(vips: int, backends: int, mode: Mode = Mode.NAT) -> Config:
     )
 
 
-def test_a_restart_finds_what_was_written(harness: Harness) -> None:
+def test_a_restart_finds_what_was_written(bed: Testbed) -> None:
     """The maps read back are the image that the plan promised, and no operation is left to do."""
-    harness.configure(config(20, 5), {})
-    found = harness.maps.read_image()
-    assert found.vips == harness.image.vips
-    assert found.backends == harness.image.backends
-    assert found.index == harness.image.index
+    bed.configure(config(20, 5), {})
+    found = bed.maps.read_image()
+    assert found.vips == bed.image.vips
+    assert found.backends == bed.image.backends
+    assert found.index == bed.image.index
     assert make_plan(config(20, 5), found, LIMITS).operations == ()
 
 
 @pytest.mark.parametrize("change", [config(20, 4), config(19, 5), config(20, 5, Mode.DSR), config(0, 0)])
-def test_a_change_leaves_nothing_behind(harness: Harness, change: Config) -> None:
-    harness.configure(config(20, 5), {})
-    harness.configure(change, {})
-    found = harness.maps.read_image()
+def test_a_change_leaves_nothing_behind(bed: Testbed, change: Config) -> None:
+    bed.configure(config(20, 5), {})
+    bed.configure(change, {})
+    found = bed.maps.read_image()
     assert (len(found.vips), len(found.backends)) == (len(change.vips), sum(len(vip.backends) for vip in change.vips))
 
 
-def test_counters_of_a_reused_number_start_at_nothing(harness: Harness) -> None:
-    harness.configure(config(1, 1), {})
-    number = next(iter(harness.image.backends))
+def test_counters_of_a_reused_number_start_at_nothing(bed: Testbed) -> None:
+    bed.configure(config(1, 1), {})
+    number = next(iter(bed.image.backends))
     size = 32 * bpf.possible_cpus()
-    with bpf.opened(harness.pins / "maps" / "traffic") as fd:
+    with bpf.opened(bed.pins / "maps" / "traffic") as fd:
         bpf.map_update(fd, number, b"\1" * size)
-    harness.configure(config(0, 0), {})
-    harness.configure(config(1, 1), {})
-    assert harness.maps.traffic(next(iter(harness.image.backends))).packets == 0
+    bed.configure(config(0, 0), {})
+    bed.configure(config(1, 1), {})
+    assert bed.maps.traffic(next(iter(bed.image.backends))).packets == 0
 
 
-def test_maps_of_another_size_are_refused(harness: Harness) -> None:
+def test_maps_of_another_size_are_refused(bed: Testbed) -> None:
     """Bcc would take whatever is pinned there."""
     with pytest.raises(L4lbError, match="vips holds 64 values of 64 bytes instead of 128 of 64"):
-        Maps(harness.pins / "maps", Limits(**{**{f: getattr(LIMITS, f) for f in Limits.__slots__}, "max_vips": 128}))
+        Maps(bed.pins / "maps", Limits(**{**{f: getattr(LIMITS, f) for f in Limits.__slots__}, "max_vips": 128}))
 
 
 VALUES = {
@@ -80,9 +80,9 @@ VALUES = {
 }
 
 
-def test_the_layout_is_the_compilers(pins: Path, harness: Harness) -> None:
+def test_the_layout_is_the_compilers(bed: Testbed) -> None:
     """What is read from abi.h is what the compiler made of it."""
-    maps = pins / "layout"
+    maps = bed.pins / "layout"
     maps.mkdir()
     source = balancer_source(Mode, 0, maps, LIMITS)
     job = {"text": source.text, "switches": dict(source.switches), "tables": list(VALUES)}

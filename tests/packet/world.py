@@ -2,13 +2,14 @@
 
 from ipaddress import IPv4Address
 
-GATEWAY_MAC = "02:00:00:00:00:01"
-CLIENT_MAC = "02:00:00:00:00:02"
+from l4lb.lab.testbed import CLIENT, CLIENT_MAC, GATEWAY_MAC
+
+__all__ = ["CLIENT", "CLIENT_MAC", "GATEWAY_MAC"]
+
 ROUTER_MAC = "02:00:00:00:00:03"
 BACKEND_MAC = "02:00:00:00:00:04"
 OTHER_MAC = "02:00:00:00:00:ff"
 
-CLIENT = "10.1.0.2"  # on the gateway's own segment
 ROUTER = "10.1.0.254"
 FAR_CLIENT = "198.51.100.7"  # behind the router
 UNKNOWN_CLIENT = "10.1.5.5"  # its MAC address is not known

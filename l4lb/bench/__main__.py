@@ -1,0 +1,17 @@
+"""``scripts/bench``: chooses a measurement."""
+
+import click
+
+from l4lb.bench import maglev, packet
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Measure; as root, on a machine that does nothing else."""
+
+
+bench.add_command(packet.packet)
+bench.add_command(maglev.maglev)
+
+if __name__ == "__main__":
+    bench(prog_name="scripts/bench")
