@@ -51,11 +51,14 @@ def load(source: Source, pin: Path) -> None:
         try:
             module = bcc.BPF(text=source.text, cflags=[*_WARNINGS, *uapi.include_flags(), *cflags])
         except Exception as error:  # bcc raises nothing more specific
-            raise L4lbError(f"the program {source.function} does not compile ({error})") from error
+            raise L4lbError(f"the program {source.function} does not compile", "what the compiler says follows") from error
         try:
             function = module.load_func(source.function, bcc.BPF.XDP)
         except Exception as error:
-            raise L4lbError(f"the kernel refuses the program {source.function} ({error})") from error
+            reason = str(error).rpartition(": ")[2]
+            raise L4lbError(
+                f"the kernel refuses the program {source.function} ({reason})", "what its verifier says follows"
+            ) from error
         bpf.pin(function.fd, pin)
 
 

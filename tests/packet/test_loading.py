@@ -1,0 +1,70 @@
+"""A program that cannot be loaded is explained by the compiler's or the verifier's own words, with header and line."""
+
+import asyncio
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from l4lb.datapath import programs
+from l4lb.datapath.layout import balancer_source
+from l4lb.datapath.source import BPF_DIR
+from l4lb.errors import ProgramError
+from l4lb.lab.testbed import Testbed
+from l4lb.model import Mode
+from tests.packet.harness import LIMITS, SEED
+
+
+def line_of(header: str, text: str) -> int:
+    """Where a text is in a header."""
+    lines = (BPF_DIR / header).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if text in line)
+
+
+def failure(bed: Testbed, old: str, new: str) -> ProgramError:
+    """What comes of the program with a defect in it."""
+    source = balancer_source(Mode, SEED, bed.pins / "maps", LIMITS)
+    assert old in source.text
+    pin = bed.pins / "defective"
+    with pytest.raises(ProgramError) as error:
+        asyncio.run(programs.ensure(replace(source, text=source.text.replace(old, new)), pin))
+    assert not pin.exists()
+    return error.value
+
+
+def test_the_compilers_words(bed: Testbed) -> None:
+    error = failure(bed, "return PASS_FRAGMENT;", "return PASS_FRAGMENTS;")
+    assert "does not compile" in error.message
+    assert f"parse.h:{line_of('parse.h', 'return PASS_FRAGMENT;')}:" in error.detail
+
+
+def test_the_verifiers_words(bed: Testbed) -> None:
+    """A bounds check left out."""
+    error = failure(bed, "if ((void *)(ports + 2) > end)", "if ((void *)ports > end)")
+    assert error.message == "the kernel refuses the program l4lb (Permission denied)"
+    assert "invalid access to packet" in error.detail
+    (*_, last) = re.findall(r"@ (.*)", error.detail[: error.detail.index("invalid access")])
+    # The compiler may fetch both ports on the account of either line.
+    assert last in {f"parse.h:{line_of('parse.h', f'= ports[{number}]')}" for number in (0, 1)}
+
+
+def test_an_undeclared_function_is_an_error(bed: Testbed) -> None:
+    """Else the verifier would complain of a jump out of range."""
+    assert "htons" in failure(bed, "bpf_htons(ETH_P_IPV6)", "htons(ETH_P_IPV6)").detail
+
+
+@pytest.mark.parametrize("modes", [(), (Mode.NAT,), (Mode.DSR,), (Mode.NAT, Mode.DSR)], ids=str)
+def test_every_combination_of_switches_loads(bed: Testbed, modes: tuple[Mode, ...]) -> None:
+    folder = Path(f"{bed.pins}/switches{len(list(bed.pins.iterdir()))}")
+    folder.mkdir()
+    asyncio.run(programs.ensure(balancer_source(modes, SEED, folder, LIMITS), folder / "program"))
+    assert (folder / "program").exists()
+
+
+def test_a_pinned_program_is_not_compiled_again(bed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", never)
+    asyncio.run(programs.ensure(balancer_source(Mode, SEED, bed.pins / "maps", LIMITS), bed.pins / "program"))
