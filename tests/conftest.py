@@ -8,7 +8,9 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--lab-shell", action="store_true", help="open a shell in the gateway of a lab test that failed, before it is taken down"
+        "--lab-shell",
+        action="store_true",
+        help="open a shell in the gateway of a lab test that failed, before it is taken down",
     )
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from l4lb.errors import L4lbError
 from l4lb.lab.namespace import Namespace, connect
+from l4lb.lab.wakeful import keep_awake
 
 LABS = Path("/run/l4lb-lab")
 
@@ -178,6 +179,7 @@ def _build(made: Lab) -> None:
     made.switch.ip("link add bridge type bridge", "link set bridge up")
     if made.layout is Layout.ROUTED:
         connect(made.gateway, "wan", made.client, "eth0")
+        keep_awake(made.client, "eth0", made.bpf / "client")
         _plug_in(made, made.gateway, "lan", "gateway")
         made.gateway.ip(f"address add {GATEWAY_LAN_ADDRESS}/24 dev lan")
         router = GATEWAY_LAN_ADDRESS
@@ -185,6 +187,7 @@ def _build(made: Lab) -> None:
         _plug_in(made, made.gateway, "wan", "gateway")
         _plug_in(made, made.client, "eth0", "client")
         router = GATEWAY_ADDRESS
+    keep_awake(made.switch, "gateway", made.bpf / "switch")
     made.gateway.sysctl(net__ipv4__ip_forward=1, net__ipv4__conf__all__send_redirects=0)
     made.gateway.ip(f"address add {GATEWAY_ADDRESS}/24 dev wan")
     made.client.ip(f"address add {CLIENT_ADDRESS}/24 dev eth0", f"route add default via {GATEWAY_ADDRESS}")

@@ -8,15 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
-from scapy.layers.inet import IP, TCP, UDP
-from scapy.packet import Packet
-from scapy.utils import PcapReader
-
 from l4lb.lab.daemon import L4LB, Daemon
-from l4lb.lab.namespace import Namespace
 
 VIP = IPv4Address("10.1.0.100")
 SEGMENT_PORTS = (80, 53)  # dsr keeps the port, so the backends listen on the VIPs'
@@ -74,36 +68,3 @@ class Gateway:
         vip = next(vip for vip in status["vips"] if vip["name"] == name)
         address = str(self.lab.servers[number].address)
         return next(backend for backend in vip["backends"] if backend["address"] == address)
-
-
-@contextmanager
-def capture(namespace: Namespace, interface: str, file: Path) -> Iterator[None]:
-    """Records what an interface receives and sends."""
-    process = subprocess.Popen(
-        namespace.command("tcpdump", "-i", interface, "-U", "-w", str(file), "--immediate-mode", "-Z", "root", "ip"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    assert "listening" in process.stderr.readline() + process.stderr.readline()
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
-
-
-def packets(file: Path) -> list[Packet]:
-    """What was recorded."""
-    with PcapReader(str(file)) as reader:
-        return list(reader)
-
-
-def has_right_checksums(packet: Packet) -> bool:
-    """Whether header and transport checksums are what Scapy makes them."""
-    fresh = packet[IP].copy()
-    del fresh.chksum
-    for layer in (TCP, UDP):
-        if layer in fresh:
-            del fresh[layer].chksum
-    return bytes(fresh.__class__(bytes(fresh))) == bytes(packet[IP])
