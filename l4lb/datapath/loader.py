@@ -51,7 +51,9 @@ def load(source: Source, pin: Path) -> None:
         try:
             module = bcc.BPF(text=source.text, cflags=[*_WARNINGS, *uapi.include_flags(), *cflags])
         except Exception as error:  # bcc raises nothing more specific
-            raise L4lbError(f"the program {source.function} does not compile", "what the compiler says follows") from error
+            raise L4lbError(
+                f"the program {source.function} does not compile", "what the compiler says follows"
+            ) from error
         try:
             function = module.load_func(source.function, bcc.BPF.XDP)
         except Exception as error:

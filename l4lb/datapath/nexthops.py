@@ -7,6 +7,7 @@ and missing ones are asked for, by telling the kernel that they are used (RTM_NE
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -154,11 +155,15 @@ class NextHops:
                     await self._read_neighbours()
                     self._stale.set()
                     ready.set()
-                    async for message in events.get():
-                        self._handle(message)
+                    while True:
+                        async for message in events.get():  # ends with each batch
+                            self._handle(message)
             except OSError as error:
-                log.warning("lost the kernel's network events (%s); reading everything again", error)
-                await asyncio.sleep(_SETTLE_SECONDS)
+                reason = os.strerror(error.errno or 0)
+                log.warning("lost the kernel's network events (%s); reading everything again", reason)
+            except Exception:
+                log.exception("cannot make sense of the kernel's network events; reading everything again")
+            await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _read_neighbours(self) -> None:
         found = {}
