@@ -1,83 +1,141 @@
-"""Clients, to be run in the client's namespace: what they found is printed as JSON.
+"""Clients, to be run in the client's namespace.
 
-traffic http ADDRESS PORT COUNT CONCURRENCY     short requests, each on a fresh connection
-traffic udp ADDRESS PORT COUNT                  datagrams, each from a fresh socket
+As a program it prints an outcome as JSON: `python -m l4lb.lab.traffic http|udp ADDRESS PORT COUNT CONCURRENCY`.
 """
 
 import asyncio
-import contextlib
 import json
 import socket
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from l4lb.errors import L4lbError
+from l4lb.lab.namespace import Namespace
 
 _TIMEOUT = 3.0  # seconds for a whole request
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"
 
 
-async def http(address: str, port: int, count: int, concurrency: int) -> Counter[str]:
-    """How often each backend answered, and how often each thing went wrong (``!reset``, ``!refused``, ``!timeout``)."""
-    outcomes: Counter[str] = Counter()
+@dataclass(slots=True)
+class Outcome:
+    """What became of requests, each on a fresh connection or socket.
+
+    Attributes:
+        answers: how many each server answered, by its name.
+        failures: the source port of each that failed, and how: refused, reset, timeout, wrong answer ...
+    """
+
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """All requests."""
+        return self.answers.total() + len(self.failures)
+
+
+@contextmanager
+def going_on(
+    namespace: Namespace, kind: str, address: str, port: int, count: int, concurrency: int = 20
+) -> Iterator[Outcome]:
+    """Requests, `kind` http or udp, while the with block runs; the outcome is filled in when the last has ended."""
+    words = ("-m", "l4lb.lab.traffic", kind, address, str(port), str(count), str(concurrency))
+    outcome = Outcome()
+    with namespace.start(sys.executable, *words, output=subprocess.PIPE) as process:
+        try:
+            yield outcome
+            printed, _ = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise L4lbError(f"the {kind} client failed: {printed.decode().strip()}")
+    found = json.loads(printed)
+    outcome.answers.update(found["answers"])
+    outcome.failures.extend((port, how) for port, how in found["failures"])
+
+
+def requests(namespace: Namespace, kind: str, address: str, port: int, count: int, concurrency: int = 20) -> Outcome:
+    """The outcome of requests, `kind` http or udp."""
+    with going_on(namespace, kind, address, port, count, concurrency) as outcome:
+        pass
+    return outcome
+
+
+async def _run(kind: str, address: str, port: int, count: int, concurrency: int) -> Outcome:
+    outcome = Outcome()
     todo = iter(range(count))
 
     async def work() -> None:
-        for _ in todo:
-            outcomes[await _request(address, port)] += 1
+        for number in todo:
+            await _one(kind, (address, port), number, outcome)
 
     await asyncio.gather(*(work() for _ in range(concurrency)))
-    return outcomes
+    return outcome
 
 
-async def _request(address: str, port: int) -> str:
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            reader, writer = await asyncio.open_connection(address, port)
-            try:
-                writer.write(_REQUEST)
-                answer = await reader.read(-1)
-            finally:
-                writer.close()
-                with contextlib.suppress(ConnectionError):
-                    await writer.wait_closed()
-    except ConnectionResetError:
-        return "!reset"
-    except ConnectionRefusedError:
-        return "!refused"
-    except TimeoutError:
-        return "!timeout"
-    except OSError as error:
-        return f"!{error.strerror}"
-    return answer.rpartition(b"\r\n\r\n")[2].decode().strip() or "!empty"
+async def _one(kind: str, destination: tuple[str, int], number: int, outcome: Outcome) -> None:
+    socket_kind, request = {"http": (socket.SOCK_STREAM, _http), "udp": (socket.SOCK_DGRAM, _udp)}[kind]
+    with socket.socket(socket.AF_INET, socket_kind) as connection:
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await asyncio.get_running_loop().sock_connect(connection, destination)
+                outcome.answers[await request(connection, number)] += 1
+        except (OSError, ValueError) as error:
+            outcome.failures.append((connection.getsockname()[1], _how(error)))
 
 
-def udp(address: str, port: int, count: int) -> Counter[str]:
-    """How often each backend answered; ``!timeout`` and ``!garbled`` for what went wrong."""
-    outcomes: Counter[str] = Counter()
-    for number in range(count):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(1)
-            client.connect((address, port))
-            sent = f"datagram {number}".encode()
-            client.send(sent)
-            try:
-                name, _, echo = client.recv(65_535).partition(b" ")
-            except TimeoutError:
-                outcomes["!timeout"] += 1
-            else:
-                outcomes[name.decode() if echo == sent else "!garbled"] += 1
-    return outcomes
+async def _http(connection: socket.socket, _number: int) -> str:
+    """The server's name; ValueError for an answer that is not one."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, _REQUEST)
+    answer = b""
+    while part := await loop.sock_recv(connection, 4096):
+        answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not body:
+        raise ValueError("cut off")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise ValueError("wrong answer")
+    return body.decode().strip()
 
 
-def main(kind: str, address: str, *numbers: str) -> None:
-    """Runs one of the clients."""
-    if kind == "http":
-        port, count, concurrency = map(int, numbers)
-        outcomes = asyncio.run(http(address, port, count, concurrency))
-    else:
-        port, count = map(int, numbers)
-        outcomes = udp(address, port, count)
-    json.dump(outcomes, sys.stdout)
+async def _udp(connection: socket.socket, number: int) -> str:
+    """The server's name; ValueError for an answer to another datagram."""
+    loop = asyncio.get_running_loop()
+    sent = f"datagram {number}".encode()
+    await loop.sock_sendall(connection, sent)
+    name, _, echo = (await loop.sock_recv(connection, 65_535)).partition(b" ")
+    if echo != sent:
+        raise ValueError("wrong answer")
+    return name.decode()
+
+
+def _how(error: OSError | ValueError) -> str:
+    """A failure in a word or two."""
+    match error:
+        case ConnectionResetError():
+            return "reset"
+        case ConnectionRefusedError():
+            return "refused"
+        case TimeoutError():
+            return "timeout"
+        case OSError():
+            return error.strerror or str(error)
+        case _:
+            return str(error)
+
+
+def _main(kind: str, address: str, *numbers: str) -> None:
+    port, count, concurrency = map(int, numbers)
+    outcome = asyncio.run(_run(kind, address, port, count, concurrency))
+    json.dump({"answers": outcome.answers, "failures": outcome.failures}, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    _main(*sys.argv[1:])

@@ -1,16 +1,14 @@
 """What the lab tests do with a gateway, its daemon and its client."""
 
-import json
 import signal
 import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any
 
 from l4lb.lab.daemon import L4LB, Daemon
+from l4lb.lab.traffic import Outcome, requests
 
 VIP = IPv4Address("10.1.0.100")
 SEGMENT_PORTS = (80, 53)  # dsr keeps the port, so the backends listen on the VIPs'
@@ -37,34 +35,31 @@ class Gateway:
         for number in servers:
             self.daemon.cli("backend", "add", name, f"{self.lab.servers[number].address}:{port}")
 
-    def http(self, count: int, concurrency: int = 20, port: int = 80) -> Counter[str]:
+    def http(self, count: int, port: int = 80) -> Outcome:
         """Short requests from the client, each on a fresh connection."""
-        with self.http_going_on(count, concurrency, port) as traffic:
-            pass
-        return traffic
+        return requests(self.lab.client, "http", str(VIP), port, count)
 
-    @contextmanager
-    def http_going_on(self, count: int, concurrency: int = 20, port: int = 80) -> Iterator[Counter[str]]:
-        """The same while the with block runs; the outcomes are there when it ends."""
-        outcomes: Counter[str] = Counter()
-        with self._traffic("http", str(VIP), str(port), str(count), str(concurrency)) as process:
-            yield outcomes
-            outcomes.update(json.loads(process.communicate(timeout=60)[0]))
-
-    def udp(self, count: int, port: int = 53) -> Counter[str]:
+    def udp(self, count: int, port: int = 53) -> Outcome:
         """Datagrams from the client, each from a fresh socket."""
-        with self._traffic("udp", str(VIP), str(port), str(count)) as process:
-            return Counter(json.loads(process.communicate(timeout=60)[0]))
-
-    def _traffic(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        return self.lab.client.start(sys.executable, "-m", "l4lb.lab.traffic", *arguments, output=subprocess.PIPE)
+        return requests(self.lab.client, "udp", str(VIP), port, count)
 
     def curl(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Runs curl in the client."""
         return self.lab.client.run("curl", "--silent", "--show-error", "--max-time", "20", *arguments, check=check)
 
     def backend(self, status: Any, name: str, number: int) -> Any:
-        """A backend in a status."""
+        """One of the lab's servers in a status."""
+        return self.backend_at(status, name, str(self.lab.servers[number].address))
+
+    def backend_at(self, status: Any, name: str, address: str) -> Any:
+        """A backend in a status, by its address."""
         vip = next(vip for vip in status["vips"] if vip["name"] == name)
-        address = str(self.lab.servers[number].address)
         return next(backend for backend in vip["backends"] if backend["address"] == address)
+
+    @staticmethod
+    def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+        """Waits for something to come true."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come true"
+            time.sleep(0.05)

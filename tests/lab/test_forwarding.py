@@ -1,7 +1,5 @@
 """Real clients and servers through the real daemon and program."""
 
-from collections import Counter
-
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
@@ -27,8 +25,8 @@ def test_nat(routed: Gateway) -> None:
     ):
         assert routed.curl(f"http://{VIP}/").stdout.strip() in {"b1", "b2", "b3"}
         http, udp = routed.http(200), routed.udp(100)
-    assert set(http) == set(udp) == {"b1", "b2", "b3"}
-    assert (http.total(), udp.total()) == (200, 100)
+    assert set(http.answers) == set(udp.answers) == {"b1", "b2", "b3"}
+    assert (http.answers.total(), udp.answers.total()) == (200, 100)
     assert len(at_client) > 2000
     assert len(at_server) > 500
     assert wrong_checksums(at_client + at_server) == []
@@ -45,8 +43,8 @@ def test_dsr(segment: Gateway) -> None:
     segment.add_vip("dns", f"{VIP}:53/udp", "dsr", port=53)
     with capture(segment.lab.client, "eth0") as frames:
         http, udp = segment.http(200), segment.udp(100)
-    assert set(http) == set(udp) == {"b1", "b2", "b3"}
-    assert (http.total(), udp.total()) == (200, 100)
+    assert set(http.answers) == set(udp.answers) == {"b1", "b2", "b3"}
+    assert (http.answers.total(), udp.answers.total()) == (200, 100)
     assert wrong_checksums(frames) == []
     answers = [packet for packet in ip_packets(frames) if packet[IP].src == str(VIP)]
     assert len(answers) > 300
@@ -114,7 +112,7 @@ def test_the_host_stays_a_host(routed: Gateway) -> None:
 def test_xdp_modes(routed: Gateway, mode: str) -> None:
     routed.daemon.start("--xdp-mode", mode)
     routed.add_vip("web", f"{VIP}:80/tcp")
-    assert routed.http(30).keys() == {"b1", "b2", "b3"}
+    assert routed.http(30).answers.keys() == {"b1", "b2", "b3"}
     flag = {"generic": "xdpgeneric", "native": "xdp"}[mode]
     assert flag in routed.lab.gateway.run("ip", "link", "show", "wan").stdout.split()
     assert routed.daemon.status()["interfaces"] == [
@@ -130,6 +128,6 @@ def test_weights(routed: Gateway) -> None:
     addresses = [f"{server.address}:8080" for server in routed.lab.servers]
     routed.daemon.cli("backend", "set", "web", addresses[0], "--weight", "0")
     routed.daemon.cli("backend", "set", "web", addresses[1], "--weight", "3")
-    outcomes: Counter[str] = routed.http(400)
-    assert outcomes.keys() == {"b2", "b3"}
-    assert 0.65 < outcomes["b2"] / 400 < 0.85  # 3 of 4; five standard deviations are 0.11
+    answers = routed.http(400).answers
+    assert answers.keys() == {"b2", "b3"}
+    assert 0.65 < answers["b2"] / 400 < 0.85  # 3 of 4; five standard deviations are 0.11
