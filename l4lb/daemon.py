@@ -25,7 +25,7 @@ from l4lb.plan.planner import make_plan
 from l4lb.plan.records import VipRecord
 from l4lb.server import ControlServer
 from l4lb.state import StateFile
-from l4lb.view import Live, Traffic, backend_list_view, status_view, vip_list_view
+from l4lb.view import NO_TRANSMIT, Live, Traffic, backend_list_view, status_view, vip_list_view
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class Controller:
             await self._change(op, args)
             return None
         if op == "status":
-            return status_view(self._config, self._live())
+            return status_view(self._config, await self._live())
         if op == "vip.list":
-            return vip_list_view(self._config, self._live())
+            return vip_list_view(self._config, await self._live())
         if op == "backend.list":
-            return backend_list_view(self._config, self._live(), str(args.get("vip")))
+            return backend_list_view(self._config, await self._live(), str(args.get("vip")))
         raise UsageError(
             f"the daemon does not know the request {op!r}", "use a command line and a daemon of one version"
         )
@@ -110,12 +110,12 @@ class Controller:
             if vip in names:
                 self._retired[names[vip]] = self._retired.get(names[vip], Traffic()) + traffic
 
-    def _live(self) -> Live:
+    async def _live(self) -> Live:
         names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in self._config.vips}
         return Live(
             version=__version__,
             uptime_seconds=time.monotonic() - self._started,
-            interfaces=tuple((name, self._options.xdp_mode) for name in self._options.interfaces),
+            interfaces=await self._dataplane.interfaces(),
             traffic={(names[vip], backend): traffic for (vip, backend), traffic in self._dataplane.traffic().items()},
             retired=self._retired,
             next_hops={
@@ -185,6 +185,9 @@ async def _serve(options: RunOptions) -> None:
         await next_hops.watch(_backend_addresses(config))
         dataplane.apply(await asyncio.to_thread(make_plan, config, dataplane.image, dataplane.limits))
         dataplane.attach()
+        for interface in await dataplane.interfaces():
+            if len(links) > 1 and interface.xdp_transmit is False:
+                log.warning(NO_TRANSMIT.format(interface.name))
         addresses = VipAddresses(links) if options.announce else None
         if addresses is not None:
             await addresses.reconcile(_vip_addresses(config))

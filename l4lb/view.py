@@ -1,12 +1,17 @@
 """What reading commands show: configuration and live figures as plain lists and dictionaries, whose keys are stable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from l4lb.changes import find_vip
 from l4lb.model import Config, Endpoint, Vip
 
 View = dict[str, object]
+
+NO_TRANSMIT = (
+    "{} takes no packets from other interfaces: its driver has no XDP transmit"
+    " (a veth has it when GRO is on at its other end)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,19 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """One of the gateway's; `xdp_transmit` tells whether its driver takes packets from others, None if unknown."""
+
+    name: str
+    xdp_mode: str
+    xdp_transmit: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """What changes by itself.
 
     Attributes:
-        interfaces: names and XDP modes.
         traffic: by VIP name and backend.
         retired: by VIP name, what backends carried that are gone.
         next_hops: for a reader, by VIP name and backend.
@@ -45,7 +58,7 @@ class Live:
 
     version: str
     uptime_seconds: float
-    interfaces: tuple[tuple[str, str], ...] = ()
+    interfaces: tuple[Interface, ...] = ()
     traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
     retired: Mapping[str, Traffic] = field(default_factory=dict)
     next_hops: Mapping[tuple[str, Endpoint], str] = field(default_factory=dict)
@@ -57,7 +70,7 @@ def status_view(config: Config, live: Live) -> View:
     return {
         "version": live.version,
         "uptime_seconds": round(live.uptime_seconds, 3),
-        "interfaces": [{"name": name, "xdp_mode": mode} for name, mode in live.interfaces],
+        "interfaces": [asdict(interface) for interface in live.interfaces],
         "vips": vip_list_view(config, live),
         "reasons": dict(live.reasons),
     }

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from l4lb.view import NO_TRANSMIT
+
 Row = Sequence[str]
 
 _BAR = 20  # characters
@@ -78,6 +80,9 @@ def status(view: dict[str, Any]) -> None:
     """Everything, with what needs attention in red."""
     where = ", ".join(f"{interface['name']} ({interface['xdp_mode']})" for interface in view["interfaces"])
     click.echo(f"l4lb {view['version']}, up {duration(view['uptime_seconds'])}, on {where}")
+    for interface in view["interfaces"]:
+        if len(view["interfaces"]) > 1 and interface["xdp_transmit"] is False:
+            click.echo(_style(NO_TRANSMIT.format(interface["name"]), fg="red"))
     for vip in view["vips"]:
         head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {vip['mode']}, {vip['scheduler']}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}"

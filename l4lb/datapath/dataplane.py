@@ -1,9 +1,11 @@
 """The forwarding half as the daemon handles it: programs, maps and attachments behind a few verbs."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from l4lb.datapath import attach, programs
+from l4lb.datapath.features import xdp_transmit
 from l4lb.datapath.layout import balancer_source
 from l4lb.datapath.links import Link
 from l4lb.datapath.maps import Maps
@@ -13,7 +15,7 @@ from l4lb.model import Endpoint, IPAddress, Mode
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import ClearBackend, Plan, WriteBackend
 from l4lb.plan.records import BackendRecord, Image, VipRecord
-from l4lb.view import Traffic
+from l4lb.view import Interface, Traffic
 
 Account = tuple[VipRecord, Endpoint]  # whom a counter is about: a VIP and one of its backends
 
@@ -78,6 +80,12 @@ class Dataplane:
         assert self._program is not None
         attach.attach(self._program, self._pins, self._interfaces, self._xdp_mode)
         self._pins.forget_all_but(self._program)
+
+    async def interfaces(self) -> tuple[Interface, ...]:
+        """The interfaces it runs on, as they are now."""
+        # Generic XDP redirects through the stack, which any driver can take from.
+        can = await asyncio.to_thread(xdp_transmit, self._interfaces) if self._xdp_mode == "native" else {}
+        return tuple(Interface(name, self._xdp_mode, can.get(ifindex)) for ifindex, name in self._interfaces.items())
 
     def apply(self, plan: Plan) -> dict[Account, Traffic]:
         """Does a plan; answers what the backends that are gone have carried."""

@@ -14,7 +14,7 @@ import pytest
 from l4lb.changes import CHANGES, apply_change
 from l4lb.model import Config, Endpoint
 from l4lb.server import ControlServer
-from l4lb.view import Live, Traffic, backend_list_view, status_view, vip_list_view
+from l4lb.view import Interface, Live, Traffic, backend_list_view, status_view, vip_list_view
 
 L4LB = Path(sys.executable).with_name("l4lb")
 
@@ -32,7 +32,7 @@ class FakeDaemon:
         live = Live(
             version="0.0",
             uptime_seconds=3700,
-            interfaces=(("eth0", "native"),),
+            interfaces=(Interface("eth0", "native", True), Interface("eth1", "native", False)),
             traffic={("web", Endpoint.parse("10.0.0.1:8080")): Traffic(1234, 5_000_000, 10, 2_500_000_000)},
             retired={"web": Traffic(1, 1, 1, 1)},
             next_hops={("web", Endpoint.parse("10.0.0.1:8080")): "02:00:00:00:00:01 on eth0"},
@@ -99,7 +99,10 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
     assert json.loads(done.stdout) == {
         "version": "0.0",
         "uptime_seconds": 3700,
-        "interfaces": [{"name": "eth0", "xdp_mode": "native"}],
+        "interfaces": [
+            {"name": "eth0", "xdp_mode": "native", "xdp_transmit": True},
+            {"name": "eth1", "xdp_mode": "native", "xdp_transmit": False},
+        ],
         "vips": [vip],
         "reasons": {"pass_not_vip": 7, "drop_no_backend": 0},
     }
@@ -108,7 +111,9 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
 def test_status_for_people(socket: Path) -> None:
     done = l4lb(socket, "status")
     assert done.stdout.splitlines() == [
-        "l4lb 0.0, up 1h 1m, on eth0 (native)",
+        "l4lb 0.0, up 1h 1m, on eth0 (native), eth1 (native)",
+        "eth1 takes no packets from other interfaces: its driver has no XDP transmit"
+        " (a veth has it when GRO is on at its other end)",
         "",
         "web  192.0.2.10:80/tcp  nat, maglev  1,235 packets, 5.0 MB",
         "  BACKEND        WEIGHT  STATE    PACKETS   BYTES    BACK  SHARE                        NEXT HOP",
