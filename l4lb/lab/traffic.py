@@ -1,6 +1,6 @@
 """Clients, to be run in the client's namespace.
 
-As a program it prints an outcome as JSON: `python -m l4lb.lab.traffic http|udp ADDRESS PORT COUNT CONCURRENCY`.
+As a program it prints an outcome as JSON: `python -m l4lb.lab.traffic http|udp ADDRESS PORT COUNT SECONDS`.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from dataclasses import dataclass, field
 from l4lb.errors import L4lbError
 from l4lb.lab.namespace import Namespace
 
-_TIMEOUT = 3.0  # seconds for a whole request
+CONCURRENCY = 20  # requests at a time
+_TIMEOUT = 2.0  # seconds for a whole request: a lost SYN is sent again after one
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"
 
 
@@ -40,10 +42,19 @@ class Outcome:
 
 @contextmanager
 def going_on(
-    namespace: Namespace, kind: str, address: str, port: int, count: int, concurrency: int = 20
+    namespace: Namespace, kind: str, address: str, port: int, count: int, seconds: float = 0
 ) -> Iterator[Outcome]:
-    """Requests, `kind` http or udp, while the with block runs; the outcome is filled in when the last has ended."""
-    words = ("-m", "l4lb.lab.traffic", kind, address, str(port), str(count), str(concurrency))
+    """Requests while the with block runs; the outcome is filled in when the last has ended.
+
+    Args:
+        namespace: where the client is.
+        kind: ``http`` or ``udp``.
+        address: of the VIP.
+        port: of the VIP.
+        count: of all requests, of which :data:`CONCURRENCY` at most go on at a time.
+        seconds: over which their starts are spread; 0 is as fast as it goes.
+    """
+    words = ("-m", "l4lb.lab.traffic", kind, address, str(port), str(count), str(seconds))
     outcome = Outcome()
     with namespace.start(sys.executable, *words, output=subprocess.PIPE) as process:
         try:
@@ -59,22 +70,26 @@ def going_on(
     outcome.failures.extend((port, how) for port, how in found["failures"])
 
 
-def requests(namespace: Namespace, kind: str, address: str, port: int, count: int, concurrency: int = 20) -> Outcome:
-    """The outcome of requests, `kind` http or udp."""
-    with going_on(namespace, kind, address, port, count, concurrency) as outcome:
+def requests(namespace: Namespace, kind: str, address: str, port: int, count: int) -> Outcome:
+    """The outcome of requests as fast as it goes; see :func:`going_on`."""
+    with going_on(namespace, kind, address, port, count) as outcome:
         pass
     return outcome
 
 
-async def _run(kind: str, address: str, port: int, count: int, concurrency: int) -> Outcome:
+async def _run(kind: str, address: str, port: int, count: int, seconds: float) -> Outcome:
     outcome = Outcome()
     todo = iter(range(count))
+    began = time.monotonic()
 
     async def work() -> None:
         for number in todo:
+            early = began + seconds * number / count - time.monotonic()
+            if early > 0:
+                await asyncio.sleep(early)
             await _one(kind, (address, port), number, outcome)
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
     return outcome
 
 
@@ -131,9 +146,8 @@ def _how(error: OSError | ValueError) -> str:
             return str(error)
 
 
-def _main(kind: str, address: str, *numbers: str) -> None:
-    port, count, concurrency = map(int, numbers)
-    outcome = asyncio.run(_run(kind, address, port, count, concurrency))
+def _main(kind: str, address: str, port: str, count: str, seconds: str) -> None:
+    outcome = asyncio.run(_run(kind, address, int(port), int(count), float(seconds)))
     json.dump({"answers": outcome.answers, "failures": outcome.failures}, sys.stdout)
 
 
