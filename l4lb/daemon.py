@@ -78,20 +78,32 @@ class Controller:
                 return
             self._check_forwarding(config)
             plan = await asyncio.to_thread(make_plan, config, self._dataplane.image, self._dataplane.limits)
-            await self._next_hops.watch(_backend_addresses(config))
-            await self._dataplane.require(_modes(config), config.seed)
-            await asyncio.to_thread(self._state.save, config)
-            before, self._config = self._config, config
             try:
+                await self._next_hops.watch(_backend_addresses(config))
+                await self._dataplane.require(_modes(config), config.seed)
+                await self._announce(config)
+                await asyncio.to_thread(self._state.save, config)
                 gone = self._dataplane.apply(plan)
-            except L4lbError:
-                self._config = before
-                await asyncio.to_thread(self._state.save, before)
+            except BaseException:
+                await self._put_back()
                 raise
-            self._retire(before, gone)
-            if self._addresses is not None:
-                await self._addresses.reconcile(_vip_addresses(config))
+            self._retire(config, gone)
+            self._config = config
             log.info("%s %s", op, " ".join(f"{name}={value}" for name, value in args.items()))
+
+    async def _put_back(self) -> None:
+        """After a change that failed half-way, makes everything as the configuration still has it."""
+        try:
+            self._dataplane.apply(make_plan(self._config, self._dataplane.image, self._dataplane.limits))
+            await self._next_hops.watch(_backend_addresses(self._config))
+            await self._announce(self._config)
+            await asyncio.to_thread(self._state.save, self._config)
+        except L4lbError as error:
+            log.error("cannot take a failed change back: %s", error)  # noqa: TRY400 - the change's own error is told
+
+    async def _announce(self, config: Config) -> None:
+        if self._addresses is not None:
+            await self._addresses.reconcile(_vip_addresses(config))
 
     def _check_forwarding(self, config: Config) -> None:
         """Refuses the first nat VIP on a host that would not forward the backends' answers."""
@@ -111,11 +123,12 @@ class Controller:
                 self._retired[names[vip]] = self._retired.get(names[vip], Traffic()) + traffic
 
     async def _live(self) -> Live:
+        interfaces = await self._dataplane.interfaces()  # before all that has to be of one moment
         names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in self._config.vips}
         return Live(
             version=__version__,
             uptime_seconds=time.monotonic() - self._started,
-            interfaces=await self._dataplane.interfaces(),
+            interfaces=interfaces,
             traffic={(names[vip], backend): traffic for (vip, backend), traffic in self._dataplane.traffic().items()},
             retired=self._retired,
             next_hops={

@@ -13,8 +13,10 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from l4lb.datapath.links import Link
+from l4lb.errors import L4lbError
 from l4lb.model import IPAddress
 
 _MARK = "l4lb"
@@ -31,7 +33,21 @@ class VipAddresses:
         self._announcing: set[asyncio.Task[None]] = set()
 
     async def reconcile(self, addresses: Collection[IPAddress]) -> None:
-        """Puts what is missing where it belongs, and takes away what is ours and not wanted."""
+        """Puts what is missing where it belongs, and takes away what is ours and not wanted.
+
+        Raises:
+            L4lbError: the kernel refuses.
+        """
+        try:
+            await self._reconcile(addresses)
+        except NetlinkError as error:
+            reason = error.args[1] if len(error.args) > 1 else error
+            raise L4lbError(
+                f"cannot put VIP addresses on {', '.join(link.name for link in self._links)} ({reason})",
+                "put them there yourself and run with --no-announce",
+            ) from error
+
+    async def _reconcile(self, addresses: Collection[IPAddress]) -> None:
         async with AsyncIPRoute() as ipr:
             found = [message async for message in await ipr.addr("dump", family=socket.AF_INET)]
             present = {IPv4Address(dict(message["attrs"])["IFA_LOCAL"]) for message in found}

@@ -22,13 +22,23 @@ def attach(program: Path, pins: Pins, interfaces: dict[int, str], mode: str) -> 
         L4lbError: an interface's driver has no native XDP, or another program is on it.
     """
     with bpf.opened(program) as fd:
-        present = pins.links()
+        for (old_mode, ifindex), pin in pins.links().items():
+            if ifindex not in interfaces or old_mode != mode:
+                detach(pin)
         for ifindex, name in interfaces.items():
-            pin = present.pop((mode, ifindex), None)
-            if pin is None or not _replace(pin, fd):
-                _attach(fd, ifindex, name, mode, pins.link(mode, ifindex))
-    for pin in present.values():
-        pin.unlink()
+            pin = pins.link(mode, ifindex)
+            if not pin.exists() or not _replace(pin, fd):
+                _attach(fd, ifindex, name, mode, pin)
+
+
+def detach(pin: Path) -> int:
+    """Takes off what a link holds, and the pin away; answers the index of the interface, 0 if that is gone."""
+    with bpf.opened(pin) as link:
+        ifindex = bpf.info(link, bpf.LinkInfo).ifindex
+        if ifindex:
+            bpf.link_detach(link)
+    pin.unlink()
+    return ifindex
 
 
 def _replace(pin: Path, program: int) -> bool:

@@ -181,6 +181,11 @@ def link_update(link: int, program: int) -> None:
     _checked(_libbpf().bpf_link_update(link, program, None), "replace the program")
 
 
+def link_detach(link: int) -> None:
+    """Takes a link's program off, at once; closing or unpinning the link would do so a little later (kernel 5.9)."""
+    _checked(_libbpf().bpf_link_detach(link), "take the program off")
+
+
 @dataclass(frozen=True, slots=True)
 class PacketRun:
     """What a program made of a packet: its verdict, the packet afterwards, and nanoseconds per repeat."""

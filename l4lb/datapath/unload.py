@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 
-from l4lb.datapath import bpf
 from l4lb.datapath.addresses import VipAddresses
+from l4lb.datapath.attach import detach
 from l4lb.datapath.links import link_of
 from l4lb.datapath.pins import Pins
 from l4lb.datapath.requirements import check_machine
@@ -26,12 +26,8 @@ def unload(root: Path) -> list[str]:
     pins = Pins(root, Limits())
     pins.prepare()
     try:
-        attached = set()
-        for path in pins.links().values():
-            with bpf.opened(path) as link:
-                attached.add(bpf.info(link, bpf.LinkInfo).ifindex)
-        names = asyncio.run(_take_addresses(attached))
-        shutil.rmtree(root)  # links first or last makes no difference: each holds what it needs
+        names = asyncio.run(_take_addresses({detach(pin) for pin in pins.links().values()}))
+        shutil.rmtree(root)
     finally:
         pins.release()
     return names
