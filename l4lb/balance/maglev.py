@@ -9,8 +9,9 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 
-# Primes about a factor of two apart: a few backends more or less keep the size, and a new size moves most flows.
-SIZES = (251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_537, 131_071, 262_139, 524_287, 1_048_573)
+# Primes a factor of eight apart: a new size moves most flows, so that the size has to change seldom. It depends on the
+# number of backends alone, for gateways to agree on it.
+SIZES = (1021, 8191, 65_537, 524_287)
 
 LARGEST = 65_537
 

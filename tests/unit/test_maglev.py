@@ -71,7 +71,7 @@ def test_no_backend_no_table() -> None:
 def test_sizes() -> None:
     assert all(all(size % divisor for divisor in range(2, int(size**0.5) + 1)) for size in SIZES)
     assert list(SIZES) == sorted(SIZES)
-    assert table_size(1) == table_size(2) == 251
-    assert table_size(100) == 16_381
-    assert table_size(655) == table_size(10_000) == LARGEST
-    assert table_size(2_000, largest=262_139) == 262_139
+    assert table_size(1) == table_size(10) == 1021
+    assert table_size(11) == table_size(81) == 8191
+    assert table_size(82) == table_size(655) == table_size(10_000) == LARGEST
+    assert table_size(2_000, largest=524_287) == 524_287
