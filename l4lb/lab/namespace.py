@@ -36,8 +36,10 @@ class Namespace:
         return run(*self.command(*arguments), check=check, timeout=timeout)
 
     def start(self, *arguments: str, output: int | IO[Any] = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-        """Starts a command in it, to go on while others run."""
-        return subprocess.Popen(self.command(*arguments), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        """Starts a command in it, to go on while others run, and when Ctrl-C is typed at this process's terminal."""
+        return subprocess.Popen(
+            self.command(*arguments), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
 
     def ip(self, *commands: str) -> None:
         """Does ``ip`` commands in it, a line each."""

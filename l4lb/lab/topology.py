@@ -10,7 +10,7 @@ In `ROUTED` the gateway is the servers' router, which nat wants. In `SEGMENT` al
 answer the client past the gateway, which dsr wants.
 
 A lab is a folder below /run/l4lb-lab, named as its namespaces begin, which says what there is and which process made
-it. So a lab whose process died is taken down when the next one is made.
+it. So a lab whose process died is taken down when the next one is made, unless it was kept on purpose.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
     if os.geteuid() != 0:
         raise L4lbError("a lab of network namespaces needs root", "use sudo")
     for folder in labs():
-        if not _owner_lives(folder):
+        if state_of(folder) is State.LEFT:
             take_down(folder)
     name = f"l4lb-{secrets.token_hex(3)}"
     network = "10.2.0" if layout is Layout.ROUTED else "10.1.0"
@@ -139,7 +139,7 @@ def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
     )
     made.folder.mkdir(parents=True)
     try:
-        record(made.folder, os.getpid(), [namespace.name for namespace in made.namespaces])
+        _record(made, _Owner(os.getpid(), _started(os.getpid())))
         made.bpf.mkdir()
         subprocess.run(["mount", "-t", "bpf", "bpf", made.bpf], check=True)
         _build(made)
@@ -149,9 +149,9 @@ def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
     return made
 
 
-def record(folder: Path, owner: int | None, namespaces: Sequence[str]) -> None:
-    """Writes down what belongs to a lab; without an owner it stays until it is taken down by name."""
-    (folder / "lab.json").write_text(json.dumps({"owner": owner, "namespaces": namespaces}))
+def keep(made: Lab) -> None:
+    """Lets a lab outlive this process, until it is taken down."""
+    _record(made, None)
 
 
 def labs() -> list[Path]:
@@ -168,9 +168,41 @@ def take_down(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _owner_lives(folder: Path) -> bool:
+class State(enum.Enum):
+    """What a lab is there for."""
+
+    IN_USE = "in use"  # by the process that made it
+    KEPT = "kept"
+    LEFT = "left over"  # its process died
+
+
+def state_of(folder: Path) -> State:
+    """What a lab is there for."""
     owner = json.loads((folder / "lab.json").read_text())["owner"]
-    return owner is None or Path("/proc", str(owner)).exists()
+    if owner is None:
+        return State.KEPT
+    return State.IN_USE if _started(owner["process"]) == owner["started"] else State.LEFT
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    process: int
+    started: int | None
+
+
+def _record(made: Lab, owner: _Owner | None) -> None:
+    """Writes down what belongs to a lab."""
+    about = {"owner": owner and asdict(owner), "namespaces": [namespace.name for namespace in made.namespaces]}
+    (made.folder / "lab.json").write_text(json.dumps(about))
+
+
+def _started(process: int) -> int | None:
+    """When a process began, in clock ticks since boot, as its number may come again; None if there is none."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name, in brackets, may hold anything
 
 
 def _build(made: Lab) -> None:

@@ -25,9 +25,13 @@ class Gateway:
         """Leaves the lab as it was found."""
         if self.daemon.running:
             self.daemon.end(signal.SIGKILL)
-        self.lab.gateway.run(L4LB, "unload", "--pins", str(self.daemon.pins), check=False)
+        self.unload()
         self.daemon.state.unlink(missing_ok=True)
         self.daemon.log.unlink(missing_ok=True)
+
+    def unload(self) -> None:
+        """Ends forwarding."""
+        self.lab.gateway.run(L4LB, "unload", "--pins", str(self.daemon.pins))
 
     def add_vip(self, name: str, address: str, mode: str = "nat", port: int = 8080, servers: range = range(3)) -> None:
         """Adds a VIP with the lab's servers as backends."""
