@@ -176,6 +176,7 @@ def _configuration(state: StateFile, options: RunOptions) -> Config:
 
 
 async def _serve(options: RunOptions) -> None:
+    """What can be refused comes first, and the program is attached last, when the maps are right."""
     state = StateFile(options.state)
     config = _configuration(state, options)
     stop = asyncio.Event()
@@ -184,31 +185,31 @@ async def _serve(options: RunOptions) -> None:
     async with AsyncExitStack() as stack:
         ipr = await stack.enter_async_context(AsyncIPRoute())
         links = await get_links(ipr, options.interfaces)
-        dataplane = Dataplane(options.pins, {link.ifindex: link.name for link in links}, options.xdp_mode, Limits())
+        interfaces = {link.ifindex: link.name for link in links}
+
+        dataplane = Dataplane(options.pins, interfaces, options.xdp_mode, Limits())
         stack.callback(dataplane.close)
+        next_hops = NextHops(interfaces, dataplane.set_next_hop, dataplane.set_link, dataplane.forget_routes)
+        addresses = VipAddresses(links) if options.announce else None
+        controller = Controller(options, config, state, dataplane, next_hops, addresses)
+        server = ControlServer(options.socket, controller.handle, options.socket_group)
+        server.listen()
+        stack.push_async_callback(server.close)
+
         await dataplane.open(_modes(config), config.seed, links)
-        next_hops = NextHops(
-            {link.ifindex: link.name for link in links},
-            dataplane.set_next_hop,
-            dataplane.set_link,
-            dataplane.forget_routes,
-        )
         await next_hops.start()
         stack.push_async_callback(next_hops.close)
         await next_hops.watch(_backend_addresses(config))
         dataplane.apply(await asyncio.to_thread(make_plan, config, dataplane.image, dataplane.limits))
         dataplane.attach()
-        for interface in await dataplane.interfaces():
-            if len(links) > 1 and interface.xdp_transmit is False:
-                log.warning(NO_TRANSMIT.format(interface.name))
-        addresses = VipAddresses(links) if options.announce else None
         if addresses is not None:
             await addresses.reconcile(_vip_addresses(config))
             stack.push_async_callback(addresses.close)
-        controller = Controller(options, config, state, dataplane, next_hops, addresses)
-        server = ControlServer(options.socket, controller.handle, options.socket_group)
         await server.start()
-        stack.push_async_callback(server.close)
+
+        for interface in await dataplane.interfaces():
+            if len(links) > 1 and interface.xdp_transmit is False:
+                log.warning(NO_TRANSMIT.format(interface.name))
         log.info("forwarding on %s, control socket %s", ", ".join(options.interfaces), options.socket)
         await stop.wait()
         log.info("stopping; forwarding goes on (l4lb unload ends it)")

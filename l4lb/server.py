@@ -20,6 +20,7 @@ Handler = Callable[[str, Mapping[str, object]], Awaitable[object]]
 MAX_CLIENTS = 64
 MESSAGE_SECONDS = 10.0  # for a message that has begun, and for a client to take its answer
 IDLE_SECONDS = 300.0  # between messages
+_BACKLOG = 64  # clients that may wait to be accepted
 _PIECE = 1 << 16  # bytes read at a time
 _SOCKET_MODE = 0o660
 
@@ -42,12 +43,13 @@ class ControlServer:
         self._handler = handler
         self._group = group
         self._patience = patience
+        self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], None] = {}  # those that owe a message, longest waiting first
 
-    async def start(self) -> None:
-        """Begins to listen; a socket that a dead daemon left is replaced.
+    def listen(self) -> None:
+        """Takes the socket; one that a dead daemon left is replaced. Clients wait until :meth:`start`.
 
         Raises:
             L4lbError: a daemon answers there already, or the socket cannot be made.
@@ -56,19 +58,24 @@ class ControlServer:
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _remove_stale(self._path)
-            listener = _listen(self._path, gid)
+            self._listener = _listen(self._path, gid)
         except OSError as error:
             reason = error.strerror or str(error)
             raise L4lbError(
                 f"cannot listen on {self._path} ({reason})", "run as root, or name another path by --socket"
             ) from error
-        self._server = await asyncio.start_unix_server(self._accept, sock=listener)
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener)
 
     async def close(self) -> None:
         """Stops listening and drops the clients; the socket is taken away."""
-        if self._server is None:
+        if self._listener is None:
             return
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+        self._listener.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
@@ -175,6 +182,7 @@ def _listen(path: Path, gid: int) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(before)
+    listener.listen(_BACKLOG)
     os.chown(path, -1, gid)
     path.chmod(_SOCKET_MODE)
     return listener

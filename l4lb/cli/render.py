@@ -1,6 +1,7 @@
 """Tables for people: aligned, colour only on a terminal that wants it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,21 @@ _BAR = 20  # characters
 _RIGHT = frozenset({"WEIGHT", "PACKETS", "BYTES", "BACK", "SHARE"})
 
 
-def table(header: Row, rows: Sequence[Row], indent: int = 0) -> None:
-    """Prints rows below a header; columns of numbers are aligned to the right."""
+def table(header: Row, rows: Sequence[Row], indent: int = 0, spare: Sequence[str] = ()) -> None:
+    """Prints rows below a header; columns of numbers are aligned to the right.
+
+    On a terminal that is too narrow, columns are left out: those named by `spare`, in that order, while it helps.
+    """
     widths = [max(len(click.unstyle(row[column])) for row in (header, *rows)) for column in range(len(header))]
+    if (
+        spare
+        and sys.stdout.isatty()
+        and indent + sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns
+    ):
+        left = [column for column, title in enumerate(header) if title != spare[0]]
+        kept = [[row[column] for column in left] for row in (header, *rows)]
+        table(kept[0], kept[1:], indent, spare[1:])
+        return
     for row in ([_style(title, dim=True) for title in header], *rows):
         cells = (
             " " * (width - len(click.unstyle(cell))) + cell
@@ -73,6 +86,7 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
             for backend in views
         ],
         indent,
+        spare=("", "BACK", "STATE", "SHARE"),
     )
 
 

@@ -6,6 +6,7 @@ carrier would drop.
 
 import errno
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from l4lb.datapath import bpf
@@ -19,16 +20,20 @@ def attach(program: Path, pins: Pins, interfaces: dict[int, str], mode: str) -> 
     """Puts the pinned program on these interfaces (index to name), and takes it off all others that it was on.
 
     Raises:
-        L4lbError: an interface's driver has no native XDP, or another program is on it.
+        L4lbError: an interface's driver has no native XDP, or another program is on it. Then it is on no interface that
+            it was not on before.
     """
     with bpf.opened(program) as fd:
         for (old_mode, ifindex), pin in pins.links().items():
             if ifindex not in interfaces or old_mode != mode:
                 detach(pin)
-        for ifindex, name in interfaces.items():
-            pin = pins.link(mode, ifindex)
-            if not pin.exists() or not _replace(pin, fd):
-                _attach(fd, ifindex, name, mode, pin)
+        with ExitStack() as undo:
+            for ifindex, name in interfaces.items():
+                pin = pins.link(mode, ifindex)
+                if not pin.exists() or not _replace(pin, fd):
+                    _attach(fd, ifindex, name, mode, pin)
+                    undo.callback(detach, pin)
+            undo.pop_all()
 
 
 def detach(pin: Path) -> int:

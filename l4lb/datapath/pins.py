@@ -17,6 +17,8 @@ from l4lb.datapath.layout import fingerprint
 from l4lb.errors import L4lbError
 from l4lb.plan.limits import Limits
 
+_USUAL_PLACE = Path("/sys/fs/bpf")
+
 
 class Pins:
     """The paths, and the lock that keeps a second daemon off them."""
@@ -43,15 +45,19 @@ class Pins:
         return found
 
     def prepare(self) -> None:
-        """Makes the folders, in a BPF file system mounted for them if there is none, and locks them.
+        """Makes the folders and locks them; mounts the BPF file system at its usual place if it is not.
 
         Raises:
-            L4lbError: another daemon has them, or the file system cannot be mounted.
+            L4lbError: another daemon has them, or they are in no BPF file system.
         """
         try:
             if not _on_bpf_fs(self.root.parent):
-                self.root.parent.mkdir(parents=True, exist_ok=True)
-                _mount(self.root.parent)
+                if self.root.parent != _USUAL_PLACE:
+                    raise L4lbError(
+                        f"{self.root} is in no BPF file system",
+                        f"mount one there, or use --pins {_USUAL_PLACE / 'NAME'}",
+                    )
+                _mount(_USUAL_PLACE)
             self.root.mkdir(mode=0o700, exist_ok=True)
             self.maps.mkdir(mode=0o700, exist_ok=True)
             self._lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)

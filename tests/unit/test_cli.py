@@ -52,6 +52,7 @@ def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     async def serve() -> None:
         server = ControlServer(path, FakeDaemon().handle)
+        server.listen()
         await server.start()
         started.set()
         await stop.wait()

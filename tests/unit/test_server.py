@@ -45,6 +45,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
     async def serve() -> None:
         server = ControlServer(socket_path, answer, patience=PATIENCE)
+        server.listen()
         await server.start()
         started.set()
         await stop.wait()
@@ -177,6 +178,7 @@ def test_several_requests_on_one_connection(path: Path) -> None:
 
 async def start(path: Path, group: str | None = None) -> None:
     server = ControlServer(path, answer, group)
+    server.listen()
     await server.start()
     await server.close()
 
