@@ -1,7 +1,5 @@
 """Labs for the tests, and a shell in those that fail (``--lab-shell``)."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +7,7 @@ import pytest
 
 from l4lb.lab.daemon import Daemon
 from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
+from l4lb.lab.shell import open_shell
 from l4lb.lab.topology import Lab, Layout, lab
 from tests.conftest import FAILED
 from tests.lab.gateway import SEGMENT_PORTS, Gateway
@@ -54,12 +53,14 @@ def _gateway(made: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
             print(gateway.daemon.log.read_text() if gateway.daemon.log.exists() else "no daemon log")
             if request.config.getoption("--lab-shell"):
                 _shell(gateway, request)
+            else:
+                print("`scripts/test --lab-shell -k NAME` opens a shell in the gateway of a test that fails")
         gateway.clean()
 
 
 def _shell(gateway: Gateway, request: pytest.FixtureRequest) -> None:
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print(f"\n{request.node.nodeid} failed; the other namespaces of its lab are listed by `ip netns`. Leave by ^D.")
-        environment = {**os.environ, "L4LB_SOCKET": str(gateway.daemon.socket)}
-        subprocess.run(gateway.lab.gateway.command("bash"), check=False, env=environment)
+    capture.suspend(in_=True)
+    print(f"\n{request.node.nodeid} failed. This is the gateway of {gateway.lab.folder.name}; leave by ^D.")
+    open_shell(gateway.lab.folder)
+    capture.resume()

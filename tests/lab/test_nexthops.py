@@ -113,8 +113,8 @@ def test_a_new_mac_address_is_followed(site: Site) -> None:
     async def check() -> None:
         async with site.following(HOST, BEHIND) as hops:
             before = site.routing_changes
+            site.host.sysctl(net__ipv4__conf__eth0__arp_notify=1)
             site.host.ip(f"link set eth0 address {NEW_MAC}")
-            site.host.run("arping", "-c", "1", "-A", "-I", "eth0", str(HOST), check=False)
             await until(lambda: mac(hops.current(HOST)) == mac(hops.current(BEHIND)) == NEW_MAC)
             assert site.routing_changes > before
 
