@@ -55,6 +55,12 @@ class Daemon:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Its process, once it has been started: `ip netns exec` replaces itself by the command."""
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, how: signal.Signals) -> None:
         """Ends it by a signal and waits until it is gone."""
         assert self._process is not None

@@ -15,9 +15,10 @@ from l4lb.errors import L4lbError
 from l4lb.lab.bars import bars
 from l4lb.lab.daemon import Daemon
 from l4lb.lab.namespace import Namespace
+from l4lb.lab.prediction import unexplained
 from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
 from l4lb.lab.shell import open_shell
-from l4lb.lab.topology import Lab, keep, set_up, take_down
+from l4lb.lab.topology import CLIENT_ADDRESS, Lab, keep, set_up, take_down
 from l4lb.lab.traffic import Outcome, going_on, requests
 
 VIP = "10.1.0.100"
@@ -55,20 +56,23 @@ class Terminal:
         prompt, line = f"  {host}#", shlex.join(words)
         self.show(f"\033[2m{prompt}\033[0;36m {line}\033[0m" if self._colours else f"{prompt} {line}")
 
-    def outcome(self, outcome: Outcome, seconds: float) -> None:
-        """Prints which server answered how many requests, and what failed."""
+    def outcome(self, outcome: Outcome, seconds: float, moved: int = 0) -> None:
+        """Prints which server answered how many requests, and what failed; `moved` failures are to be expected."""
         for line in bars(outcome.answers, self.blocks):
             self.show(f"    {line}", _GREEN)
         if not outcome.failures:
             self.show(f"    {outcome.total:,} requests in {seconds:.1f} s, none failed", _BOLD)
             return
         how = ", ".join(f"{count} {how}" for how, count in Counter(how for _, how in outcome.failures).items())
-        self.show(f"    {len(outcome.failures)} of {outcome.total:,} requests failed ({how})", _YELLOW)
-        self.show("    They were in flight when the change gave their flows to another server.")
+        self.show(f"    {outcome.total:,} requests in {seconds:.1f} s, {len(outcome.failures)} failed ({how})", _RED)
+        if moved:
+            self.show(
+                f"    {moved} of these were in flight when the change gave their flows to another server", _YELLOW
+            )
 
 
-_BOLD, _GREEN, _YELLOW = "1", "32", "33"
-_PLAIN = str.maketrans("─├└┬", "-+++")
+_BOLD, _RED, _GREEN, _YELLOW = "1", "31", "32", "33"
+_PLAIN = str.maketrans("─├└┬█▏▎▍▌▋▊▉", "-+++#       ")
 
 
 class Demo:
@@ -122,19 +126,21 @@ class Demo:
     def change(self) -> None:
         """A server goes and comes back while requests go on."""
         self.terminal.heading("A server is taken out and put back while requests go on")
-        server = f"{self.lab.servers[1].address}:{HTTP_PORT}"
+        before = [f"{server.address}:{HTTP_PORT}" for server in self.lab.servers]
+        first, second, third = before
         began = time.monotonic()
         with going_on(self.lab.client, "http", VIP, 80, REQUESTS, seconds=3) as outcome:
             time.sleep(0.8)
-            self.l4lb("backend", "remove", "web", server)
+            self.l4lb("backend", "remove", "web", second)
             time.sleep(0.8)
-            self.l4lb("backend", "add", "web", server)
-        self.terminal.outcome(outcome, time.monotonic() - began)
+            self.l4lb("backend", "add", "web", second)
+        surprises = unexplained(outcome, before, [first, third], CLIENT_ADDRESS, 80)
+        self.terminal.outcome(outcome, time.monotonic() - began, len(outcome.failures) - len(surprises))
 
     def kill(self) -> None:
         """The daemon dies; forwarding does not."""
         self.terminal.heading("The daemon is killed: the kernel forwards on, and a new daemon takes over")
-        self.terminal.command("gateway", "pkill", "-KILL", "l4lb")
+        self.terminal.command("gateway", "kill", "-KILL", str(self.daemon.pid))
         self.daemon.end(signal.SIGKILL)
         began = time.monotonic()
         outcome = requests(self.lab.client, "http", VIP, 80, REQUESTS)
@@ -207,7 +213,10 @@ def _hand_over(lab: Lab, terminal: Terminal) -> None:
     for line in ("l4lb status", "l4lb backend set web 10.2.0.11:8080 --weight 3", "l4lb --help"):
         terminal.show(f"  {line}")
     terminal.show()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the shell's
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C is the shell's; a signal that is ignored here would be so in all that it starts.
+    signal.signal(signal.SIGINT, lambda *_: None)
     open_shell(lab.folder)
     l4lb = os.path.relpath(f"{sys.prefix}/bin/l4lb")
     terminal.show(f"The lab is still up: `{l4lb} lab shell --host client` opens another shell in it,")
