@@ -78,6 +78,10 @@ class Daemon:
             raise L4lbError(f"`l4lb {' '.join(arguments)}` failed: {done.stderr.strip()}")
         return done
 
+    def show(self, *arguments: str) -> None:
+        """Runs `l4lb` with these arguments against it, its output where ours is."""
+        subprocess.run([L4LB, "--socket", str(self.socket), *arguments], check=True, timeout=30)
+
     def status(self) -> Any:
         """What ``l4lb status --json`` prints."""
         return json.loads(self.cli("status", "--json").stdout)

@@ -54,7 +54,7 @@ class Terminal:
     def command(self, host: str, *words: str) -> None:
         """Prints a command as its user types it."""
         prompt, line = f"  {host}#", shlex.join(words)
-        self.show(f"\033[2m{prompt}\033[0;36m {line}\033[0m" if self._colours else f"{prompt} {line}")
+        self.show(f"\033[2m{prompt}\033[0;{_CYAN}m {line}\033[0m" if self._colours else f"{prompt} {line}")
 
     def outcome(self, outcome: Outcome, seconds: float, moved: int = 0) -> None:
         """Prints which server answered how many requests, and what failed; `moved` failures are to be expected."""
@@ -71,7 +71,7 @@ class Terminal:
             )
 
 
-_BOLD, _RED, _GREEN, _YELLOW = "1", "31", "32", "33"
+_BOLD, _RED, _GREEN, _YELLOW, _CYAN = "1", "31", "32", "33", "36"
 _PLAIN = str.maketrans("─├└┬█▏▎▍▌▋▊▉", "-+++#       ")
 
 
@@ -94,7 +94,8 @@ class Demo:
         self.change()
         self.kill()
         self.terminal.heading("What the gateway has counted")
-        self.terminal.show(self.l4lb("status").rstrip())
+        self.terminal.command("gateway", "l4lb", "status")
+        self.daemon.show("status")
 
     def start(self) -> None:
         """The daemon."""
@@ -147,10 +148,10 @@ class Demo:
         self.terminal.outcome(outcome, time.monotonic() - began)
         self.start()
 
-    def l4lb(self, *words: str) -> str:
+    def l4lb(self, *words: str) -> None:
         """Runs `l4lb` as a user does in the gateway."""
         self.terminal.command("gateway", "l4lb", *words)
-        return self.daemon.cli(*words).stdout
+        self.daemon.cli(*words)
 
     def run(self, host: str, namespace: Namespace, *words: str) -> None:
         """Runs another command and prints what it prints."""
