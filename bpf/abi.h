@@ -15,6 +15,7 @@
  */
 
 #define ENTRIES_PER_LINE 8
+#define FLOWS_PER_LINE 4
 
 /* A reference of the index: 24 bits, below a 40-bit tag. */
 #define INDEX_REF_BITS 24
@@ -54,11 +55,40 @@ struct index_line {
 
 /*
  * table = number of slots << 32 | first line, the VIP's region in the slots map; 0 slots: no backend.
+ * idle = how long a flow may be silent, in ticks of 2^30 ns, and is still remembered.
  */
 struct vip {
 	struct endpoint endpoint;
 	__u64 table; /* changes under traffic */
-	__u64 pad[4];
+	__u64 idle; /* changes under traffic */
+	__u64 pad[3];
+};
+
+/*
+ * The first line of a region; the slots follow from the next on. A slot is a backend's number, the highest number for
+ * none; its top bit says that it is unsettled, which means that flows older than its last change may be somewhere else:
+ * at the backend in the table of previous slots, or where their record says. The top bit of a previous slot is set by the
+ * program when it is used.
+ */
+struct table_header {
+	__u32 previous_line; /* where the previous slots begin */
+	__u32 previous_slots; /* how many there are, 0: no slot is unsettled */
+	__u32 learning_until; /* tick until which a UDP flow without a record is taken for an old one */
+	__u32 pad[13];
+};
+
+/*
+ * Records of flows in unsettled slots: four to a cache line, found by a hash of the flow (64 bits, keyed, so two flows have
+ * the same one by accident never). 0: free.
+ */
+struct flow {
+	__u64 tag;
+	__u32 backend; /* generation << 24 | number */
+	__u32 seen; /* tick */
+};
+
+struct flow_line {
+	struct flow flow[4];
 };
 
 /*
@@ -74,7 +104,8 @@ struct backend {
 	__u16 address_delta;
 	__u16 transport_delta; /* address and port */
 	__u8 mode; /* enum mode; 0: nothing here */
-	__u8 pad[23];
+	__u8 generation; /* counts the records that had this number, so that a flow's record fits one only */
+	__u8 pad[22];
 };
 
 /*
@@ -92,6 +123,13 @@ struct traffic {
 	__u64 bytes;
 	__u64 packets_back;
 	__u64 bytes_back;
+};
+
+/* What happened to the records of flows. */
+enum event {
+	FLOW_RECORDED,
+	FLOW_EVICTED, /* to make room for another, though it was not idle */
+	EVENTS, /* how many there are */
 };
 
 /*

@@ -25,12 +25,15 @@
 #include "stats.h"
 #include "parse.h"
 #include "lookup.h"
+#include "flows.h"
+#include "select.h"
 #include "forward.h"
 #include "nat.h"
 #include "route.h"
 
 /* From a client to a VIP: the client's address and port choose the backend. */
-static __always_inline int to_backend(struct packet *packet, struct way_out *out, const struct vip *vip)
+static __always_inline int to_backend(struct packet *packet, struct way_out *out, const struct vip *vip,
+				      __u32 vip_number)
 {
 	struct endpoint client = {.lo = mapped(packet->ip->saddr), .port = packet->source_port};
 	struct backend *backend = NULL;
@@ -38,7 +41,7 @@ static __always_inline int to_backend(struct packet *packet, struct way_out *out
 
 	if ((reason = check_addressed_to_us(packet, out)) || (reason = check_ours(packet)))
 		return reason;
-	if ((reason = choose(vip, &client, packet->dest_port, &out->backend, &backend)))
+	if ((reason = choose(packet, vip, vip_number, &client, &out->backend, &backend)))
 		return reason;
 	out->next_hop = *(volatile __u64 *)&backend->next_hop;
 	if (!out->next_hop)
@@ -84,6 +87,7 @@ static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, str
 {
 	struct endpoint key = {};
 	struct vip *vip;
+	__u32 vip_number = 0;
 	int reason = parse(ctx, packet);
 
 	if (reason)
@@ -92,10 +96,10 @@ static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, str
 	key.protocol = packet->protocol;
 	key.lo = mapped(packet->ip->daddr);
 	key.port = packet->dest_port;
-	vip = find_vip(&key);
+	vip = find_vip(&key, &vip_number);
 	if (vip) {
 		out->way = WAY_TO_VIP;
-		return to_backend(packet, out, vip);
+		return to_backend(packet, out, vip, vip_number);
 	}
 #if WITH_NAT
 	key.lo = mapped(packet->ip->saddr);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Whose packet it is (the index), and which backend gets it (the VIP's table). */
+/* Whose packet it is: the index. */
 
 #define MAPPED_IPV4 0xffff0000ULL /* bytes 8..11 of ::ffff:a.b.c.d, in a little-endian word */
 
@@ -54,14 +54,15 @@ static __always_inline int same(const struct endpoint *a, const struct endpoint 
 	return a->hi == b->hi && a->lo == b->lo && a->port == b->port && a->protocol == b->protocol;
 }
 
-static __always_inline struct vip *find_vip(const struct endpoint *key)
+static __always_inline struct vip *find_vip(const struct endpoint *key, __u32 *number)
 {
-	int number = find(key, WAY_TO_VIP);
+	int found = find(key, WAY_TO_VIP);
 	struct vip *vip;
 
-	if (number < 0)
+	if (found < 0)
 		return NULL;
-	vip = vips.lookup(&number);
+	*number = found;
+	vip = vips.lookup(number);
 	return vip && same(&vip->endpoint, key) ? vip : NULL;
 }
 
@@ -76,40 +77,4 @@ static __always_inline struct backend *find_answering_backend(const struct endpo
 	*number = found;
 	backend = backends.lookup(number);
 	return backend && same(&backend->endpoint, key) ? backend : NULL;
-}
-
-/*
- * Keyed by FLOW_KEY and the multipliers (odd, secret if the seed is), so that an outsider cannot aim at a slot.
- * l4lb/balance/flowhash.py computes the same.
- */
-static __always_inline __u32 flow_hash(__u64 hi, __u64 lo, __be16 client_port, __be16 service_port)
-{
-	__u64 hash = (hi ^ FLOW_KEY) * FLOW_MUL0;
-
-	hash ^= hash >> 32;
-	hash = (hash ^ lo) * FLOW_MUL1;
-	hash ^= hash >> 32;
-	hash = (hash ^ ((__u64)bpf_ntohs(client_port) << 16 | bpf_ntohs(service_port))) * FLOW_MUL2;
-	hash ^= hash >> 32;
-	return hash * FLOW_MUL0 >> 32;
-}
-
-/* The slot of the VIP's table that the flow hashes to names the backend. */
-static __always_inline int choose(const struct vip *vip, const struct endpoint *client, __be16 service_port,
-				  __u32 *number, struct backend **backend)
-{
-	__u64 table = *(volatile const __u64 *)&vip->table; /* read once: it changes under traffic */
-	__u32 size = table >> 32, slot, line_number;
-	struct slot_line *line;
-
-	if (!size)
-		return DROP_NO_BACKEND;
-	slot = (__u64)flow_hash(client->hi, client->lo, client->port, service_port) * size >> 32;
-	line_number = (__u32)table + slot / SLOTS_PER_LINE;
-	line = slots.lookup(&line_number);
-	if (!line)
-		return DROP_INCONSISTENT;
-	*number = line->slot[slot % SLOTS_PER_LINE];
-	*backend = backends.lookup(number);
-	return *backend ? FORWARDED : DROP_INCONSISTENT;
 }

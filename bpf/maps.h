@@ -7,13 +7,15 @@
  * The sizes (MAX_*, *_LINES) come from the control plane as -D switches; l4lb/datapath/layout.py holds their defaults.
  */
 
-/* Where traffic for each VIP goes: regions of these lines, one per VIP. Two bytes a slot while every number fits. */
-#if MAX_BACKENDS <= 65536
+/* Where traffic for each VIP goes: regions of these lines, one per VIP. Two bytes a slot while every number fits beside the flag. */
+#if MAX_BACKENDS <= 32768
 typedef __u16 slot_t;
 #else
 typedef __u32 slot_t;
 #endif
 #define SLOTS_PER_LINE (64 / sizeof(slot_t))
+#define SLOT_FLAG ((slot_t)1 << (8 * sizeof(slot_t) - 1))
+#define NO_BACKEND ((slot_t)(SLOT_FLAG - 1))
 
 struct slot_line {
 	slot_t slot[SLOTS_PER_LINE];
@@ -31,5 +33,7 @@ SHARED_ARRAY(struct control, control, 1);
 
 BPF_TABLE_PINNED("percpu_array", __u32, struct traffic, traffic, MAX_BACKENDS, PINS "/traffic", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, reasons, REASONS, PINS "/reasons", 0);
+BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, events, EVENTS, PINS "/events", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, struct route, routes, ROUTE_LINES, PINS "/routes", 0);
 BPF_XDP_REDIRECT_MAP("devmap:" PINS "/egress", int, egress, MAX_INTERFACES); /* by interface index */

@@ -49,6 +49,14 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	return FORWARDED;
 }
 
+/* Whether a connection begins with this packet. Its TCP header is known to be there. */
+static __always_inline int begins(const struct packet *packet)
+{
+	struct tcphdr *tcp = packet->transport;
+
+	return packet->protocol == IPPROTO_TCP && (void *)(tcp + 1) <= packet->end && tcp->syn && !tcp->ack;
+}
+
 /*
  * What has to be true of a packet that is ours, and is nobody's business of any other: checked after the look-up.
  */

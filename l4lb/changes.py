@@ -60,12 +60,14 @@ def _suggestion(wrong: str, known: list[str], add: str) -> str:
 
 
 def _vip_add(config: Config, arguments: Arguments) -> Config:
+    protocol = Protocol.parse(_get(arguments, "protocol", str))
     vip = Vip(
         name=_get(arguments, "name", str),
         endpoint=Endpoint.parse(_get(arguments, "address", str)),
-        protocol=Protocol.parse(_get(arguments, "protocol", str)),
+        protocol=protocol,
         mode=_choice(arguments, "mode", Mode, Mode.NAT),
         scheduler=_choice(arguments, "scheduler", Scheduler, Scheduler.MAGLEV),
+        idle_timeout=_get(arguments, "idle_timeout", int) if "idle_timeout" in arguments else protocol.idle_timeout,
     )
     return _with_vips(config, (*config.vips, vip))
 
@@ -78,6 +80,7 @@ def _vip_set(config: Config, arguments: Arguments) -> Config:
             vip,
             mode=_choice(arguments, "mode", Mode, vip.mode),
             scheduler=_choice(arguments, "scheduler", Scheduler, vip.scheduler),
+            idle_timeout=_get(arguments, "idle_timeout", int) if "idle_timeout" in arguments else vip.idle_timeout,
         ),
     )
 
@@ -139,8 +142,8 @@ def _choice(arguments: Arguments, name: str, kind: type[_Choice], default: _Choi
 
 
 _CHANGES: dict[str, tuple[Callable[[Config, Arguments], Config], tuple[str, ...]]] = {
-    "vip.add": (_vip_add, ("name", "address", "protocol", "mode", "scheduler")),
-    "vip.set": (_vip_set, ("name", "mode", "scheduler")),
+    "vip.add": (_vip_add, ("name", "address", "protocol", "mode", "scheduler", "idle_timeout")),
+    "vip.set": (_vip_set, ("name", "mode", "scheduler", "idle_timeout")),
     "vip.remove": (_vip_remove, ("name",)),
     "backend.add": (_backend_add, ("vip", "address", "weight")),
     "backend.set": (_backend_set, ("vip", "address", "weight")),

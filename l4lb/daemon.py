@@ -21,13 +21,14 @@ from l4lb.errors import L4lbError, UsageError
 from l4lb.model import Config, IPAddress, Mode
 from l4lb.options import RunOptions
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import make_plan
 from l4lb.plan.records import VipRecord
 from l4lb.server import ControlServer
 from l4lb.state import StateFile
 from l4lb.view import NO_TRANSMIT, Live, Traffic, backend_list_view, status_view, vip_list_view
 
 log = logging.getLogger(__name__)
+
+_SETTLE_SECONDS = 1.0  # between looks at which slots are quiet; an idle timeout is at least as long
 
 
 class Controller:
@@ -77,7 +78,7 @@ class Controller:
             if config == self._config:
                 return
             self._check_forwarding(config)
-            plan = await asyncio.to_thread(make_plan, config, self._dataplane.image, self._dataplane.limits)
+            plan = await asyncio.to_thread(self._dataplane.plan, config)
             try:
                 await self._next_hops.watch(_backend_addresses(config))
                 await self._dataplane.require(_modes(config), config.seed)
@@ -94,7 +95,7 @@ class Controller:
     async def _put_back(self) -> None:
         """After a change that failed half-way, makes everything as the configuration still has it."""
         try:
-            self._dataplane.apply(make_plan(self._config, self._dataplane.image, self._dataplane.limits))
+            self._dataplane.apply(self._dataplane.plan(self._config))
             await self._next_hops.watch(_backend_addresses(self._config))
             await self._announce(self._config)
             await asyncio.to_thread(self._state.save, self._config)
@@ -104,6 +105,13 @@ class Controller:
     async def _announce(self, config: Config) -> None:
         if self._addresses is not None:
             await self._addresses.reconcile(_vip_addresses(config))
+
+    async def settle(self) -> None:
+        """Settles slots, for ever, when they have been quiet for long enough."""
+        while True:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            async with self._changing:
+                self._dataplane.settle(time.monotonic())
 
     def _check_forwarding(self, config: Config) -> None:
         """Refuses the first nat VIP on a host that would not forward the backends' answers."""
@@ -136,6 +144,8 @@ class Controller:
                 for vip in self._config.vips
                 for backend in vip.backends
             },
+            settling=frozenset(names[vip] for vip in self._dataplane.settling()),
+            flows=self._dataplane.maps.events(),
             reasons=self._dataplane.maps.reasons(),
         )
 
@@ -200,12 +210,14 @@ async def _serve(options: RunOptions) -> None:
         await next_hops.start()
         stack.push_async_callback(next_hops.close)
         await next_hops.watch(_backend_addresses(config))
-        dataplane.apply(await asyncio.to_thread(make_plan, config, dataplane.image, dataplane.limits))
+        dataplane.apply(await asyncio.to_thread(dataplane.plan, config))
         dataplane.attach()
         if addresses is not None:
             await addresses.reconcile(_vip_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
+        settling = asyncio.create_task(controller.settle())
+        stack.callback(settling.cancel)
 
         for interface in await dataplane.interfaces():
             if len(links) > 1 and interface.xdp_transmit is False:

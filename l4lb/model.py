@@ -17,6 +17,7 @@ IPAddress = IPv4Address | IPv6Address
 MAX_WEIGHT = 65_535
 MAX_BACKENDS = 1_024  # per VIP: with 65,537 slots, shares stay within 2 % of their weights
 MAX_SEED = 2**64 - 1
+MAX_IDLE_TIMEOUT = 7 * 24 * 3600
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -31,6 +32,11 @@ class Protocol(enum.IntEnum):
     def label(self) -> str:
         """As users write it."""
         return self.name.lower()
+
+    @property
+    def idle_timeout(self) -> int:
+        """Seconds of silence after which a flow is forgotten, where nothing else is said."""
+        return {Protocol.TCP: 300, Protocol.UDP: 60}[self]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -110,7 +116,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Vip:
-    """A virtual IP: an address, port and protocol that clients use, and the backends that serve it."""
+    """A virtual IP: an address, port and protocol that clients use, and the backends that serve it.
+
+    Attributes:
+        idle_timeout: seconds that a flow may be silent and still keeps its backend when the backends change.
+    """
 
     name: str
     endpoint: Endpoint
@@ -118,6 +128,7 @@ class Vip:
     mode: Mode = Mode.NAT
     scheduler: Scheduler = Scheduler.MAGLEV
     backends: tuple[Backend, ...] = ()
+    idle_timeout: int = 300
 
     def __str__(self) -> str:
         return f"{self.endpoint}/{self.protocol.label}"
@@ -164,6 +175,11 @@ def problems(config: Config) -> Iterator[UsageError]:
             )
         names.add(vip.name)
         yield from _address_problems("VIP", vip.endpoint.address)
+        if not 1 <= vip.idle_timeout <= MAX_IDLE_TIMEOUT:
+            yield UsageError(
+                f"idle timeout {vip.idle_timeout} of VIP {vip.name} is not between 1 and {MAX_IDLE_TIMEOUT} seconds",
+                "leave it out where nothing is known of the service",
+            )
         other = listening.setdefault((vip.endpoint, vip.protocol), vip)
         if other is not vip:
             yield UsageError(

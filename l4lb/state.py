@@ -32,6 +32,7 @@ def encode(config: Config) -> bytes:
                 "protocol": vip.protocol.label,
                 "mode": str(vip.mode),
                 "scheduler": str(vip.scheduler),
+                "idle_timeout": vip.idle_timeout,
                 "backends": [{"address": str(backend.endpoint), "weight": backend.weight} for backend in vip.backends],
             }
             for vip in config.vips
@@ -86,6 +87,7 @@ def _vip(saved: Mapping[str, Any]) -> Vip:
         protocol=Protocol.parse(saved["protocol"]),
         mode=Mode(saved["mode"]),
         scheduler=Scheduler(saved["scheduler"]),
+        idle_timeout=int(saved["idle_timeout"]),
         backends=tuple(Backend(Endpoint.parse(each["address"]), int(each["weight"])) for each in saved["backends"]),
     )
 

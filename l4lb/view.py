@@ -53,6 +53,8 @@ class Live:
         traffic: by VIP name and backend.
         retired: by VIP name, what backends carried that are gone.
         next_hops: for a reader, by VIP name and backend.
+        settling: VIPs of which flows may still be at other backends than their slots'.
+        flows: what happened to records of flows.
         reasons: packets by the names of their fates.
     """
 
@@ -62,6 +64,8 @@ class Live:
     traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
     retired: Mapping[str, Traffic] = field(default_factory=dict)
     next_hops: Mapping[tuple[str, Endpoint], str] = field(default_factory=dict)
+    settling: frozenset[str] = frozenset()
+    flows: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -72,6 +76,7 @@ def status_view(config: Config, live: Live) -> View:
         "uptime_seconds": round(live.uptime_seconds, 3),
         "interfaces": [asdict(interface) for interface in live.interfaces],
         "vips": vip_list_view(config, live),
+        "flows": dict(live.flows),
         "reasons": dict(live.reasons),
     }
 
@@ -97,6 +102,8 @@ def _vip_view(vip: Vip, live: Live) -> View:
         "protocol": vip.protocol.label,
         "mode": str(vip.mode),
         "scheduler": str(vip.scheduler),
+        "idle_timeout": vip.idle_timeout,
+        "settling": vip.name in live.settling,
         **total.view(),
         "backends": _backend_views(vip, live),
     }

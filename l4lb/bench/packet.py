@@ -5,6 +5,7 @@ fresh frame over it and then tail-calls the program under test. The same wrapper
 """
 
 import asyncio
+import itertools
 import mmap
 import os
 import random
@@ -12,6 +13,7 @@ import re
 import statistics
 import struct
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,15 +25,18 @@ from l4lb.datapath.checksum import sum_words
 from l4lb.datapath.links import mac_bytes
 from l4lb.datapath.source import BPF_DIR, Source, inline
 from l4lb.lab.testbed import CLIENT, CLIENT_MAC, GATEWAY_MAC, LOOPBACK, Testbed, testbed
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
+from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Vip
 from l4lb.plan.limits import Limits
 
 BACKEND_MAC = "02:00:00:00:00:04"
 VIPS = {Mode.NAT: IPv4Address("192.0.2.1"), Mode.DSR: IPv4Address("192.0.2.2")}
 PORTS = {Mode.NAT: 8080, Mode.DSR: 80}
+MOVED_VIP = IPv4Address("192.0.2.3")  # by nat; every one of its slots is unsettled
+MOVED_PORT = 8081
 BACKENDS = [IPv4Address("10.2.0.0") + number for number in range(1, 101)]
 FRAME = 64  # bytes, as bpf/bench.c has them
 XDP_TX, XDP_PASS, XDP_REDIRECT = 3, 2, 4
+SYN, ACK = 0x02, 0x10
 
 # kind, number of flows, verdict
 ROWS = [
@@ -43,6 +48,10 @@ ROWS = [
     ("nat back", 1 << 16, XDP_REDIRECT),
     ("dsr", 1, XDP_TX),
     ("dsr", 1 << 16, XDP_TX),
+    ("unsettled", 1, XDP_TX),
+    ("unsettled", 1 << 16, XDP_TX),
+    ("new flow", 1, XDP_TX),
+    ("new flow", 1 << 16, XDP_TX),
     ("no VIP", 1, XDP_PASS),
 ]
 
@@ -80,11 +89,11 @@ class Wrapper:
         return (time.perf_counter() - began) / repeat * 1e9
 
 
-def tcp_frame(source: IPv4Address, sport: int, destination: IPv4Address, dport: int) -> bytes:
-    """A 64-byte frame with a TCP segment of an established connection."""
+def tcp_frame(source: IPv4Address, sport: int, destination: IPv4Address, dport: int, flags: int = ACK) -> bytes:
+    """A 64-byte frame with a TCP segment."""
     header = struct.pack("!BBHHHBBH", 0x45, 0, 50, 1, 0, 64, 6, 0) + source.packed + destination.packed
     header = header[:10] + struct.pack("<H", ~sum_words(header) & 0xFFFF) + header[12:]
-    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 0x50, 0x10, 512, 0, 0)
+    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 0x50, flags, 512, 0, 0)
     return (mac_bytes(GATEWAY_MAC) + mac_bytes(CLIENT_MAC) + b"\x08\x00" + header + segment).ljust(FRAME, b"\0")
 
 
@@ -98,6 +107,10 @@ def frames_of(kind: str, flows: int) -> list[bytes]:
             return [tcp_frame(client, port, VIPS[Mode.NAT], 80) for port in ports]
         case "nat back":
             return [tcp_frame(numbers.choice(BACKENDS), PORTS[Mode.NAT], client, port) for port in ports]
+        case "unsettled":
+            return [tcp_frame(client, port, MOVED_VIP, 80) for port in ports]
+        case "new flow":
+            return [tcp_frame(client, port, MOVED_VIP, 80, SYN) for port in ports]
         case "dsr":
             return [tcp_frame(client, port, VIPS[Mode.DSR], 80) for port in ports]
         case _:
@@ -115,18 +128,9 @@ def packet(runs: int, repeat: int, cpu: int) -> None:
     os.sched_setaffinity(0, {cpu})
     limits = Limits()
     with testbed(tuple(Mode), 0, limits) as bed, ExitStack() as stack:
-        bed.configure(
-            Config(
-                tuple(
-                    Vip(
-                        mode, Endpoint(VIPS[mode], 80), Protocol.TCP, mode,
-                        backends=tuple(Backend(Endpoint(address, PORTS[mode])) for address in BACKENDS),
-                    )
-                    for mode in Mode
-                )
-            ),
-            dict.fromkeys(BACKENDS, (LOOPBACK, BACKEND_MAC)),
-        )  # fmt: skip
+        next_hops: dict[IPAddress, tuple[int, str]] = dict.fromkeys(BACKENDS, (LOOPBACK, BACKEND_MAC))
+        for weights in (itertools.cycle((1, 0)), itertools.cycle((0, 1))):
+            bed.configure(_config(weights), next_hops)
         wrappers = {flows: Wrapper(bed, flows, stack) for flows in {row[1] for row in ROWS}}
         frames = {(kind, flows): frames_of(kind, flows) for kind, flows, _ in ROWS}
         times: dict[tuple[str, int], list[float]] = {(kind, flows): [] for kind, flows, _ in ROWS}
@@ -137,6 +141,22 @@ def packet(runs: int, repeat: int, cpu: int) -> None:
                 times[kind, flows].append(wrapper.measure(program, frames[kind, flows], repeat, verdict))
         _report(times, runs, cpu)
         _report_sizes(bed)
+
+
+def _config(weights: Iterator[int]) -> Config:
+    """A VIP of each mode, and one whose backends have these weights in turn."""
+    vips = [
+        Vip(
+            mode,
+            Endpoint(VIPS[mode], 80),
+            Protocol.TCP,
+            mode,
+            backends=tuple(Backend(Endpoint(address, PORTS[mode])) for address in BACKENDS),
+        )
+        for mode in Mode
+    ]
+    moved = tuple(Backend(Endpoint(address, MOVED_PORT), next(weights)) for address in BACKENDS)
+    return Config((*vips, Vip("moved", Endpoint(MOVED_VIP, 80), Protocol.TCP, backends=moved)))
 
 
 def _report(times: dict[tuple[str, int], list[float]], runs: int, cpu: int) -> None:

@@ -1,9 +1,12 @@
 """The forwarding half as the daemon handles it: programs, maps and attachments behind a few verbs."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from l4lb.balance.slots import settle
 from l4lb.datapath import attach, programs
 from l4lb.datapath.features import xdp_transmit
 from l4lb.datapath.layout import balancer_source
@@ -11,13 +14,17 @@ from l4lb.datapath.links import Link
 from l4lb.datapath.maps import Maps
 from l4lb.datapath.nexthops import Answer, NextHop, Unresolved, usable
 from l4lb.datapath.pins import Pins
-from l4lb.model import Endpoint, IPAddress, Mode
+from l4lb.model import Config, Endpoint, IPAddress, Mode
+from l4lb.plan import tables
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import ClearBackend, Plan, WriteBackend
-from l4lb.plan.records import BackendRecord, Image, VipRecord
+from l4lb.plan.planner import ClearBackend, Plan, WriteBackend, make_plan, ticks
+from l4lb.plan.records import BackendRecord, Image, Region, TableRecord, VipRecord
 from l4lb.view import Interface, Traffic
 
 Account = tuple[VipRecord, Endpoint]  # whom a counter is about: a VIP and one of its backends
+
+
+_TICK_SECONDS = 2**30 / 1e9
 
 
 class Dataplane:
@@ -37,6 +44,7 @@ class Dataplane:
         self._modes: frozenset[Mode] = frozenset()
         self._next_hops: dict[IPAddress, Answer] = {}
         self._maps: Maps | None = None
+        self._periods: dict[Region, float] = {}  # when each unsettled table's period of quiet ends
 
     @property
     def maps(self) -> Maps:
@@ -80,6 +88,45 @@ class Dataplane:
         assert self._program is not None
         attach.attach(self._program, self._pins, self._interfaces, self._xdp_mode)
         self._pins.forget_all_but(self._program)
+
+    def plan(self, config: Config) -> Plan:
+        """What makes the maps right for a configuration."""
+        touched = {record.vip for number, record in self.image.backends.items() if self.maps.traffic(number).packets}
+        untouched = self.image.vips.keys() - touched
+        now = ticks(time.monotonic_ns())
+        return make_plan(config, self.image, self.limits, self.maps.read_table, now, untouched)
+
+    def settling(self) -> list[VipRecord]:
+        """The VIPs with slots that are unsettled."""
+        return [self.image.vips[number] for number, table in self.image.tables.items() if self._unsettled(table)]
+
+    def _unsettled(self, table: TableRecord) -> bool:
+        region = table.region
+        return region.lines > tables.region_of(region.first_line, region.slots, 0, self.limits).lines
+
+    def settle(self, now: float) -> None:
+        """Settles slots that have been quiet for their VIP's idle timeout; `now` in seconds.
+
+        Periods of quiet begin anew with each change of a table.
+        """
+        unsettled = {table.region: number for number, table in self.image.tables.items() if self._unsettled(table)}
+        self._periods = {region: end for region, end in self._periods.items() if region in unsettled}
+        for region, number in unsettled.items():
+            if region not in self._periods:
+                self.maps.begin_period(region)
+            elif now < self._periods[region]:
+                continue
+            else:
+                before = self.maps.read_table(region)
+                after = settle(before, self.maps.used_slots(region))
+                if after != before:
+                    left = self.maps.settle(region, after)
+                    table = TableRecord(left, self.image.tables[number].source)
+                    self.image = replace(self.image, tables={**self.image.tables, number: table})
+                if not after.previous:
+                    continue
+                self.maps.begin_period(region)
+            self._periods[region] = now + self.image.idle[number] * _TICK_SECONDS
 
     async def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces it runs on, as they are now."""

@@ -16,11 +16,12 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from l4lb.balance.flowhash import address_words
+from l4lb.balance.slots import Table
 from l4lb.datapath import abi, bpf
 from l4lb.datapath.checksum import difference
 from l4lb.errors import L4lbError
 from l4lb.model import Endpoint, IPAddress, Mode, Protocol
-from l4lb.plan import index
+from l4lb.plan import index, tables
 from l4lb.plan import planner as plan
 from l4lb.plan.limits import Limits
 from l4lb.plan.records import BackendRecord, Image, Region, TableRecord, VipRecord
@@ -94,6 +95,7 @@ class Maps:
             self._control = _Array(pins / "control", 8, 1, files)
             self._traffic = _open(pins / "traffic", _TRAFFIC.size, limits.max_backends, files)
             self._reasons = _open(pins / "reasons", 8, _ABI.enums["reason"]["REASONS"], files)
+            self._events = _open(pins / "events", 8, _ABI.enums["event"]["EVENTS"], files)
             self._egress = _open(pins / "egress", 4, limits.max_interfaces, files)
             self._files = files.pop_all()
 
@@ -106,28 +108,30 @@ class Maps:
     def read_image(self) -> Image:
         """What is in the maps now."""
         vips: dict[int, VipRecord] = {}
-        tables: dict[int, TableRecord] = {}
+        found: dict[int, TableRecord] = {}
+        idle: dict[int, int] = {}
         for number, value in self._vips.used(_PROTOCOL_OFFSET):
             vip = _VIP.from_buffer_copy(value)
-            region = Region(vip.table & 0xFFFFFFFF, vip.table >> 32)
             vips[number] = VipRecord(*_endpoint(vip.endpoint))
-            tables[number] = TableRecord(
-                region, slots=self._slots.read(region.first_line, region.slots * self.limits.slot_bytes)
-            )
+            idle[number] = vip.idle
+            first_line, slots = vip.table & 0xFFFFFFFF, vip.table >> 32
+            _, previous_slots = tables.decode_header(self._slots.read(first_line, _LINE))
+            found[number] = TableRecord(tables.region_of(first_line, slots, previous_slots, self.limits))
         backends: dict[int, BackendRecord] = {}
         for number, value in self._backends.used(_BACKEND.mode.offset):
             backend = _BACKEND.from_buffer_copy(value)
             backends[number] = BackendRecord(backend.vip, *_endpoint(backend.endpoint), _MODE_OF[backend.mode])
         entries = array("Q", self._index.read(0, self.limits.index_lines * _LINE))
         used = {divmod(place, index.ENTRIES): entry for place, entry in enumerate(entries) if entry}
-        return Image(vips, backends, tables, used)
+        return Image(vips, backends, found, idle, used)
 
     def apply(self, operation: plan.Operation) -> None:
         """Does one operation of a plan."""
         match operation:
             case plan.WriteBackend(number, record, vip):
                 bpf.map_update(self._traffic, number, bytes(_TRAFFIC.size * bpf.possible_cpus()))
-                self._backends.write(number, _backend_value(record, vip))
+                generation = self._generation(number) + 1 & 0xFF
+                self._backends.write(number, _backend_value(record, vip, generation))
             case plan.WriteTable(region, slots):
                 self._slots.write(region.first_line, slots)
             case plan.WriteVip(number, record, region):
@@ -136,14 +140,60 @@ class Maps:
                 )
             case plan.SwitchTable(number, region):
                 self._vips.store(number, region.word, _VIP.table.offset)
+            case plan.SetIdle(number, ticks):
+                self._vips.store(number, ticks, _VIP.idle.offset)
             case plan.WriteEntry((line, place), entry):
                 self._index.store(line, entry, place * 8)
             case plan.WaitForReaders():
                 bpf.wait_for_readers()
             case plan.ClearBackend(number):
-                self._backends.write(number, bytes(ctypes.sizeof(_BACKEND)))
+                self._backends.write(number, bytes(_BACKEND(generation=self._generation(number))))
             case plan.ClearVip(number):
                 self._vips.write(number, bytes(ctypes.sizeof(_VIP)))
+
+    def _generation(self, number: int) -> int:
+        """How many records have had this number, modulo 256; also of one that is empty."""
+        return self._backends.read(number, ctypes.sizeof(_BACKEND))[_BACKEND.generation.offset]
+
+    def read_table(self, region: Region) -> Table:
+        """What a region holds."""
+        current, unsettled = self._read_slots(region.first_line + 1, region.slots)
+        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        return Table(current, unsettled, self._read_slots(line, slots)[0] if slots else ())
+
+    def begin_period(self, region: Region) -> None:
+        """Forgets which previous slots were used."""
+        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        numbers, _ = self._read_slots(line, slots)
+        self._slots.write(line, tables.encode_slots(numbers, bytes(slots), self.limits))
+
+    def used_slots(self, region: Region) -> bytes:
+        """A 1 for each previous slot that was used since :meth:`begin_period`."""
+        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        return self._read_slots(line, slots)[1]
+
+    def settle(self, region: Region, table: Table) -> Region:
+        """Marks slots as settled under traffic; answers the region, smaller if all are."""
+        # Only the flags in the upper bytes change, so no packet sees half a slot.
+        slots = tables.encode_slots(table.current, table.unsettled, self.limits)
+        self._slots.write(region.first_line + 1, slots)
+        if table.previous:
+            return region
+        self._slots.store(region.first_line, 0)
+        bpf.wait_for_readers()
+        return tables.region_of(region.first_line, region.slots, 0, self.limits)
+
+    def _read_slots(self, first_line: int, slots: int) -> tuple[list[int], bytes]:
+        return tables.decode_slots(self._slots.read(first_line, slots * self.limits.slot_bytes), self.limits)
+
+    def events(self) -> Mapping[str, int]:
+        """What happened to records of flows, all CPUs together."""
+        size = 8 * bpf.possible_cpus()
+        return {
+            name.lower(): sum(array("Q", bpf.map_lookup(self._events, number, size)))
+            for name, number in _ABI.enums["event"].items()
+            if name != "EVENTS"
+        }
 
     # What the network decides
 
@@ -206,7 +256,7 @@ def _endpoint(value: ctypes.Structure) -> tuple[Endpoint, Protocol]:
     return Endpoint(address.ipv4_mapped or address, port), Protocol(value.protocol)
 
 
-def _backend_value(record: BackendRecord, vip: VipRecord) -> bytes:
+def _backend_value(record: BackendRecord, vip: VipRecord, generation: int) -> bytes:
     old, new = vip.endpoint, record.endpoint
     return bytes(
         _BACKEND(
@@ -215,6 +265,7 @@ def _backend_value(record: BackendRecord, vip: VipRecord) -> bytes:
             address_delta=difference(old.address.packed, new.address.packed),
             transport_delta=difference(_wire(old.address, old.port), _wire(new.address, new.port)),
             mode=_MODES[record.mode],
+            generation=generation,
         )
     )
 

@@ -1,4 +1,4 @@
-"""Which failures a change of backends explains."""
+"""Which failures a removed backend explains."""
 
 from collections.abc import Sequence
 
@@ -9,28 +9,22 @@ from l4lb.model import Endpoint, IPAddress
 
 
 def unexplained(
-    outcome: Outcome, before: Sequence[str], after: Sequence[str], client: IPAddress, service_port: int, seed: int = 0
+    outcome: Outcome, backends: Sequence[str], removed: str, client: IPAddress, service_port: int, seed: int = 0
 ) -> list[tuple[int, str]]:
-    """The failures of flows that go to the same backend before and after a change.
-
-    Those of other flows are to be expected: they were in flight in a slot that moved.
+    """The failures of flows that were not at a backend that was taken away.
 
     Args:
-        outcome: of requests that went on during the change, there and perhaps back.
-        before: the VIP's backends, as ``address:port``, all of weight 1.
-        after: the same, after the change.
+        outcome: of requests that went on while the backend was removed, and perhaps added again.
+        backends: the VIP's before, as ``address:port``, all of weight 1.
+        removed: the one of them that was.
         client: where the requests came from.
         service_port: the VIP's.
         seed: the daemon's.
     """
-    return [
-        (port, how)
-        for port, how in outcome.failures
-        if _choice(before, Endpoint(client, port), service_port, seed)
-        == _choice(after, Endpoint(client, port), service_port, seed)
-    ]
-
-
-def _choice(backends: Sequence[str], client: Endpoint, service_port: int, seed: int) -> str:
     table = maglev.build([(backend, 1) for backend in backends], maglev.table_size(len(backends)), seed)
-    return backends[table[slot_of(flow_hash(client, service_port, seeds(seed)), len(table))]]
+
+    def at(port: int) -> str:
+        hash32 = flow_hash(Endpoint(client, port), service_port, seeds(seed))
+        return backends[table[slot_of(hash32, len(table))]]
+
+    return [(port, how) for port, how in outcome.failures if at(port) != removed]

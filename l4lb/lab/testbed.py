@@ -9,6 +9,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from l4lb.datapath.links import mac_bytes
 from l4lb.datapath.maps import Maps
 from l4lb.model import Config, IPAddress, Mode
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import make_plan
+from l4lb.plan.planner import make_plan, ticks
 
 LOOPBACK = 1  # what a packet of a test run comes in by
 
@@ -70,7 +71,7 @@ class Testbed:
             config: what to balance.
             next_hops: interface index and MAC address by backend address; a backend without stays unresolved.
         """
-        plan = make_plan(config, self.image, self.limits)
+        plan = make_plan(config, self.image, self.limits, self.maps.read_table, ticks(time.monotonic_ns()))
         for operation in plan.operations:
             self.maps.apply(operation)
         self.image = plan.image

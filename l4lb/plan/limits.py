@@ -5,22 +5,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the maps, in entries. `index_lines` and `route_lines` are powers of two.
+    """Sizes of the maps, in entries. `index_lines`, `flow_lines` and `route_lines` are powers of two.
 
-    With the defaults the maps take 24 MB and 1.2 MB more per CPU.
+    With the defaults the maps take 41 MB and 1.2 MB more per CPU.
     """
 
     max_vips: int = 16_384
-    max_backends: int = 32_768  # (VIP, backend) pairs; over 65,536 makes a slot 4 bytes instead of 2
+    max_backends: int = 32_768  # (VIP, backend) pairs and 1; more makes a slot 4 bytes instead of 2
     max_interfaces: int = 65_536  # the highest interface index + 1
     index_lines: int = 32_768  # of 8 entries; all VIPs and backends together fill a fifth of them
     slot_lines: int = 262_144  # of 64 bytes; with 2-byte slots, 127 tables of 65,537 slots
+    flow_lines: int = 262_144  # of 4 records of flows in slots that changed lately
     route_lines: int = 4_096  # clients whose way back each CPU remembers
 
     @property
     def slot_bytes(self) -> int:
         """Size of one slot, as ``bpf/maps.h`` chooses it."""
-        return 2 if self.max_backends <= 65_536 else 4
+        return 2 if self.max_backends <= 32_768 else 4
+
+    @property
+    def slot_type(self) -> str:
+        """The :mod:`array` type of a slot."""
+        return "H" if self.slot_bytes == 2 else "I"
+
+    @property
+    def slot_flag(self) -> int:
+        """The top bit of a slot."""
+        return 1 << 8 * self.slot_bytes - 1
 
     @property
     def slots_per_line(self) -> int:

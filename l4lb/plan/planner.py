@@ -6,10 +6,11 @@ before the plan is not used for anything else by it. A plan cut off after any op
 which the next plan goes on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from l4lb.balance.slots import Table
 from l4lb.errors import L4lbError
 from l4lb.model import Config, Mode
 from l4lb.plan import index, tables
@@ -52,6 +53,14 @@ class SwitchTable:
 
 
 @dataclass(frozen=True, slots=True)
+class SetIdle:
+    """Change for how long a VIP's flows may be silent."""
+
+    vip: int
+    idle_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
 class WriteEntry:
     """Set one entry of the index."""
 
@@ -78,7 +87,9 @@ class ClearVip:
     number: int
 
 
-Operation = WriteBackend | WriteTable | WriteVip | SwitchTable | WriteEntry | WaitForReaders | ClearBackend | ClearVip
+Operation = (
+    WriteBackend | WriteTable | WriteVip | SwitchTable | SetIdle | WriteEntry | WaitForReaders | ClearBackend | ClearVip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,28 @@ class Plan:
 _Record = TypeVar("_Record", VipRecord, BackendRecord)
 
 
-def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
-    """The plan that makes the maps, holding `image`, a function of `config`.
+def ticks(nanoseconds: int) -> int:
+    """Time as the program counts it, from the monotonic clock."""
+    return nanoseconds >> 30
+
+
+def make_plan(
+    config: Config,
+    image: Image,
+    limits: Limits,
+    read: Callable[[Region], Table],
+    now: int,
+    untouched: Collection[int] = (),
+) -> Plan:
+    """The plan that makes the maps a function of `config`, and of the flows that there may be.
+
+    Args:
+        config: what is wanted.
+        image: what the maps hold.
+        limits: of the maps.
+        read: tells what a region holds.
+        now: the tick.
+        untouched: numbers of VIPs that have carried nothing yet.
 
     Raises:
         L4lbError: the configuration does not fit into the maps.
@@ -106,11 +137,13 @@ def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
         for vip in (vips_by_record[record],)
         for backend in vip.backends
     }
-    backends = _numbered(weights, image.backends, limits.max_backends, "backends")
+    backends = _numbered(weights, image.backends, limits.max_backends - 1, "backends")
     sources = tables.sources(
         vips, {number: (record, weights[record]) for number, record in backends.items()}, config.seed
     )
-    wanted_tables, contents = tables.place(sources, image.tables, limits)
+    idle = {number: ticks(vips_by_record[record].idle_timeout * 10**9) + 1 for number, record in vips.items()}
+    learning_until = {number: now + timeout for number, timeout in idle.items()}
+    wanted_tables, contents = tables.place(sources, image.tables, read, untouched, learning_until, limits)
     entries = index.differences(image.index, _keys(vips, backends), limits.index_lines)
 
     appear: list[Operation] = [
@@ -125,6 +158,7 @@ def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
             for number, vip in vips.items()
             if number not in image.vips
         ),
+        *(SetIdle(number, timeout) for number, timeout in idle.items() if image.idle.get(number) != timeout),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
     ]
     deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
@@ -147,7 +181,7 @@ def make_plan(config: Config, image: Image, limits: Limits) -> Plan:
     for stage in (no_more_sent, no_more_answered, vanish):
         operations += [*stage, WaitForReaders()] if stage else []
     index_after = {position: entry for position, entry in {**image.index, **entries}.items() if entry}
-    return Plan(tuple(operations), Image(vips, backends, wanted_tables, index_after))
+    return Plan(tuple(operations), Image(vips, backends, wanted_tables, idle, index_after))
 
 
 def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: int, what: str) -> dict[int, _Record]:

@@ -8,10 +8,16 @@ from l4lb.model import Endpoint, Mode, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A stretch of the slots map: a VIP's table. `slots` is 0 for a VIP without a backend to choose."""
+    """A stretch of the slots map: a VIP's table.
+
+    Attributes:
+        slots: how many; 0 for a VIP without a backend to choose.
+        lines: how many lines it takes, with its header and the previous slots.
+    """
 
     first_line: int
     slots: int
+    lines: int
 
     @property
     def word(self) -> int:
@@ -19,7 +25,7 @@ class Region:
         return self.slots << 32 | self.first_line
 
 
-EMPTY = Region(0, 0)
+EMPTY = Region(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class TableSource:
     """All that a table depends on: equal sources make equal tables.
 
     Attributes:
-        members: (backend number, identity, weight) of each backend with a weight above 0, by number.
+        members: (backend number, identity, weight) of each backend, by number.
     """
 
     members: tuple[tuple[int, str, int], ...]
@@ -54,11 +60,10 @@ class TableSource:
 
 @dataclass(frozen=True, slots=True)
 class TableRecord:
-    """A VIP's table: where it is, and what it was made from or, as found in the maps, what it holds."""
+    """A VIP's table: where it is, and what it was made from; None for one that was found in the maps."""
 
     region: Region
     source: TableSource | None = None
-    slots: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,12 @@ class Image:
 
     Attributes:
         vips, backends, tables: by number; tables by their VIP's.
+        idle: for how many ticks a VIP's flows may be silent, by its number.
         index: the entries in use, by (line, position).
     """
 
     vips: Mapping[int, VipRecord] = field(default_factory=dict)
     backends: Mapping[int, BackendRecord] = field(default_factory=dict)
     tables: Mapping[int, TableRecord] = field(default_factory=dict)
+    idle: Mapping[int, int] = field(default_factory=dict)
     index: Mapping[tuple[int, int], int] = field(default_factory=dict)

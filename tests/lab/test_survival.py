@@ -15,7 +15,7 @@ SEED = 7
 
 
 def test_backend_removed_and_added(routed: Gateway) -> None:
-    """Of 2,000 short requests none fails but those in flight in a slot that moved."""
+    """Of 2,000 short requests none fails but those in flight at the backend that is removed."""
     routed.daemon.start("--seed", str(SEED))
     routed.add_vip("web", f"{VIP}:80/tcp")
     backends = [f"{server.address}:8080" for server in routed.lab.servers]
@@ -26,9 +26,8 @@ def test_backend_removed_and_added(routed: Gateway) -> None:
     assert outcome.total == 2000
     assert all(outcome.answers[name] > 400 for name in ("b1", "b2", "b3"))
     assert routed.backend(routed.daemon.status(), "web", 1)["packets"] > 0, "it was added while requests went on"
-    between = [backends[0], backends[2]]
-    assert unexplained(outcome, backends, between, CLIENT_ADDRESS, 80, SEED) == []
-    assert len(outcome.failures) <= 2 * CONCURRENCY, "no more than were in flight at the two changes"
+    assert unexplained(outcome, backends, backends[1], CLIENT_ADDRESS, 80, SEED) == []
+    assert len(outcome.failures) <= CONCURRENCY, "no more than were in flight when it was removed"
 
 
 def test_daemon_killed_during_a_download(routed: Gateway) -> None:

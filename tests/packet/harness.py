@@ -7,7 +7,9 @@ from l4lb.lab.testbed import Testbed
 from l4lb.plan.limits import Limits
 from l4lb.view import Traffic
 
-LIMITS = Limits(max_vips=64, max_backends=512, max_interfaces=64, index_lines=64, slot_lines=16_384, route_lines=64)
+LIMITS = Limits(
+    max_vips=64, max_backends=512, max_interfaces=64, index_lines=64, slot_lines=16_384, flow_lines=1024, route_lines=64
+)
 SEED = 7
 
 XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4

@@ -41,7 +41,7 @@ def test_a_restart_finds_what_was_written(bed: Testbed) -> None:
     assert found.vips == bed.image.vips
     assert found.backends == bed.image.backends
     assert found.index == bed.image.index
-    assert make_plan(config(20, 5), found, LIMITS).operations == ()
+    assert make_plan(config(20, 5), found, LIMITS, bed.maps.read_table, 0).operations == ()
 
 
 @pytest.mark.parametrize("change", [config(20, 4), config(19, 5), config(20, 5, Mode.DSR), config(0, 0)])

@@ -44,6 +44,12 @@ def test_set_and_remove() -> None:
     assert apply_change(START, "vip.set", {"name": "dsr", "mode": "nat"}).vips[0].mode == "nat"
 
 
+def test_the_idle_timeout_is_the_protocols_if_not_given() -> None:
+    udp = ("vip.add", {"name": "dns", "address": "192.0.2.10:53", "protocol": "udp"})
+    assert [vip.idle_timeout for vip in after(udp, WEB).vips] == [60, 300]
+    assert after(WEB, ("vip.set", {"name": "web", "idle_timeout": 5})).vips[0].idle_timeout == 5
+
+
 def test_one_backend_may_serve_several_vips_by_dsr() -> None:
     second = ("vip.add", {"name": "dsr2", "address": "192.0.2.12:80", "protocol": "tcp", "mode": "dsr"})
     config = after(DSR, second, *(("backend.add", {"vip": name, "address": "10.0.0.1"}) for name in ("dsr", "dsr2")))
@@ -80,7 +86,15 @@ REFUSED = [
     ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "mode": "fly"}, 2, "use nat or dsr"),
     ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "colour": 1}, 2, "no argument 'colour'"),
     ("vip.add", {"name": 5, "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "name is missing or no text"),
-    ("vip.add", {}, 2, "name is missing"),
+    ("vip.add", {}, 2, "protocol is missing"),
+    ("vip.add", {"address": "192.0.2.9:80", "protocol": "tcp"}, 2, "name is missing"),
+    (
+        "vip.add",
+        {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "idle_timeout": 0},
+        2,
+        "idle timeout 0 of VIP new is not between 1 and 604800 seconds",
+    ),
+    ("vip.set", {"name": "web", "idle_timeout": "5"}, 2, "idle_timeout is missing or no whole number"),
     ("vip.set", {"name": "wev", "mode": "nat"}, 1, "there is no VIP 'wev': did you mean web?"),
     ("vip.set", {"name": "web", "mode": "dsr"}, 2, "has another port than the VIP"),
     ("vip.remove", {"name": "other"}, 1, "there is no VIP 'other'"),

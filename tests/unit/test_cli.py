@@ -94,6 +94,7 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
     }  # fmt: skip
     vip = {
         "name": "web", "address": "192.0.2.10", "port": 80, "protocol": "tcp", "mode": "nat", "scheduler": "maglev",
+        "idle_timeout": 300, "settling": False,
         "packets": 1235, "bytes": 5_000_001, "packets_back": 11, "bytes_back": 2_500_000_001,
         "backends": [backend, idle],
     }  # fmt: skip
@@ -105,6 +106,7 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
             {"name": "eth1", "xdp_mode": "native", "xdp_transmit": False},
         ],
         "vips": [vip],
+        "flows": {},
         "reasons": {"pass_not_vip": 7, "drop_no_backend": 0},
     }
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from l4lb.balance.slots import Table
 from l4lb.daemon import Controller
 from l4lb.datapath.nexthops import Answer, Unresolved
 from l4lb.errors import L4lbError
 from l4lb.model import Config, Endpoint, IPAddress, Mode
 from l4lb.options import RunOptions
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import ClearBackend, Plan
+from l4lb.plan.planner import ClearBackend, Plan, make_plan
 from l4lb.plan.records import Image, VipRecord
 from l4lb.state import StateFile
 from l4lb.view import Interface, Traffic
@@ -28,7 +29,6 @@ class Edges:
         self.steps: list[str] = []
         self.broken = ""
         self.image = Image()
-        self.limits = Limits()
         self.addresses: set[IPAddress] = set()
         self.watched: set[IPAddress] = set()
 
@@ -48,6 +48,15 @@ class Edges:
     async def reconcile(self, addresses: Collection[IPAddress]) -> None:
         self.addresses = set(addresses)
         self.step("announce")
+
+    def plan(self, config: Config) -> Plan:
+        return make_plan(config, self.image, Limits(), lambda region: Table.settled([0] * region.slots), 0)
+
+    def settling(self) -> list[VipRecord]:
+        return []
+
+    def events(self) -> dict[str, int]:
+        return {}
 
     def apply(self, plan: Plan) -> dict[tuple[VipRecord, Endpoint], Traffic]:
         gone = {

@@ -1,6 +1,5 @@
 """Plans, carried out one operation at a time on a model of the maps: no packet meets a number that leads nowhere."""
 
-from array import array
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -8,15 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l4lb.balance.slots import NOBODY, Table
 from l4lb.errors import L4lbError
 from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
-from l4lb.plan import index
+from l4lb.plan import index, tables
 from l4lb.plan import planner as plan
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import make_plan
 from l4lb.plan.records import EMPTY, BackendRecord, Image, Region, TableRecord, VipRecord
 
-LIMITS = Limits(max_vips=16, max_backends=64, max_interfaces=8, index_lines=8, slot_lines=512, route_lines=8)
+LIMITS = Limits(
+    max_vips=16, max_backends=65, max_interfaces=8, index_lines=8, slot_lines=1024, flow_lines=8, route_lines=8
+)
 
 
 @dataclass
@@ -27,6 +29,11 @@ class Kernel:
     backends: dict[int, BackendRecord] = field(default_factory=dict)
     slots: bytearray = field(default_factory=lambda: bytearray(LIMITS.slot_lines * 64))
     entries: dict[tuple[int, int], int] = field(default_factory=dict)
+    idle: dict[int, int] = field(default_factory=dict)
+
+    def make_plan(self, config: Config, image: Image | None = None) -> plan.Plan:
+        """A plan for these maps, made from an image of them or as after a restart."""
+        return make_plan(config, self.image() if image is None else image, LIMITS, self.read, 1000)
 
     def apply(self, operation: plan.Operation) -> None:
         match operation:
@@ -42,8 +49,11 @@ class Kernel:
                 self.vips[number] = self.vips[number][0], region
             case plan.WriteEntry(position, entry):
                 self.entries[position] = entry
+            case plan.SetIdle(number, ticks):
+                self.idle[number] = ticks
             case plan.ClearVip(number):
                 del self.vips[number]
+                del self.idle[number]
             case plan.ClearBackend(number):
                 del self.backends[number]
             case plan.WaitForReaders():
@@ -68,26 +78,35 @@ class Kernel:
         if number is None or number not in self.vips or self.vips[number][0] != VipRecord(vip.endpoint, vip.protocol):
             return None
         region = self.vips[number][1]
-        table = array("H", bytes(self.slots[region.first_line * 64 : region.first_line * 64 + region.slots * 2]))
+        table = self.read(region)
         served = set()
-        for slot in set(table):
+        for slot in {*table.current, *table.previous} - {NOBODY}:
             record = self.backends[slot]  # KeyError: leads nowhere
             assert record.vip == number
-            served.add(record.endpoint)
+            if slot in table.current:
+                served.add(record.endpoint)
             if record.mode is Mode.NAT:
                 answering = self.find((record.endpoint, record.protocol, index.Way.FROM_BACKEND))
                 assert answering is not None
                 assert self.backends[answering] == record
         return served
 
+    def read(self, region: Region) -> Table:
+        """As the daemon reads a table."""
+        if not region.slots:
+            return Table.settled(())
+        current, unsettled = self.numbers(region.first_line + 1, region.slots)
+        line, slots = tables.decode_header(self.slots[region.first_line * 64 :][:64])
+        return Table(current, unsettled, self.numbers(line, slots)[0] if slots else ())
+
+    def numbers(self, first_line: int, slots: int) -> tuple[list[int], bytes]:
+        return tables.decode_slots(bytes(self.slots[first_line * 64 : first_line * 64 + slots * 2]), LIMITS)
+
     def image(self) -> Image:
         """As a restarted daemon reads it."""
-        tables = {
-            number: TableRecord(region, slots=bytes(self.slots[region.first_line * 64 :][: region.slots * 2]))
-            for number, (_, region) in self.vips.items()
-        }
+        found = {number: TableRecord(region) for number, (_, region) in self.vips.items()}
         vips = {number: vip for number, (vip, _) in self.vips.items()}
-        return Image(vips, dict(self.backends), tables, {at: entry for at, entry in self.entries.items() if entry})
+        return Image(vips, dict(self.backends), found, dict(self.idle), {at: e for at, e in self.entries.items() if e})
 
 
 def vips_of(number: int, mode: Mode, weights: list[int]) -> Vip:
@@ -116,7 +135,7 @@ def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.Da
     """After each operation every VIP is served by the old set of backends or by the new one, never by half of one."""
     kernel, image, before = Kernel(), Image(), Config()
     for config in steps:
-        made = make_plan(config, image, LIMITS)
+        made = kernel.make_plan(config, image)
         old, new = ({vip.endpoint: vip for vip in version.vips} for version in (before, config))
         allowed = {
             endpoint: [expected(version[endpoint]) if endpoint in version else None for version in (old, new)]
@@ -133,7 +152,7 @@ def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.Da
         image, before = made.image, config
         if data.draw(st.booleans(), label="restart"):
             image = kernel.image()
-            assert make_plan(config, image, LIMITS).operations == ()
+            assert kernel.make_plan(config, image).operations == ()
 
 
 @settings(deadline=None, max_examples=60)
@@ -141,17 +160,17 @@ def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.Da
 def test_a_plan_cut_off_anywhere_is_picked_up(first: Config, second: Config, data: st.DataObject) -> None:
     """The daemon is killed between two operations; the next one reads the maps and finishes."""
     kernel = Kernel()
-    for operation in make_plan(first, Image(), LIMITS).operations:
+    for operation in kernel.make_plan(first).operations:
         kernel.apply(operation)
-    operations = make_plan(second, kernel.image(), LIMITS).operations
+    operations = kernel.make_plan(second).operations
     for operation in operations[: data.draw(st.integers(0, len(operations)), label="cut")]:
         kernel.apply(operation)
-    for operation in make_plan(second, kernel.image(), LIMITS).operations:
+    for operation in kernel.make_plan(second).operations:
         kernel.apply(operation)
     assert [kernel.serving(vip) for vip in second.vips] == [expected(vip) for vip in second.vips]
     assert len(kernel.vips) == len(second.vips)
     assert len(kernel.backends) == sum(len(vip.backends) for vip in second.vips)
-    assert make_plan(second, kernel.image(), LIMITS).operations == ()
+    assert kernel.make_plan(second).operations == ()
 
 
 def test_the_index_survives_crowding() -> None:
@@ -174,14 +193,24 @@ def test_the_index_survives_crowding() -> None:
     [
         (Config(tuple(vips_of(number, Mode.DSR, []) for number in range(17))), "more than 16 VIPs do not fit"),
         (Config((vips_of(0, Mode.DSR, [1] * 65),)), "more than 64 backends do not fit"),
-        (Config(tuple(vips_of(number, Mode.DSR, [1] * 11) for number in range(3))), "no room for another table"),
+        (Config(tuple(vips_of(number, Mode.DSR, [1] * 11) for number in range(5))), "no room for another table"),
     ],
 )
 def test_what_does_not_fit_is_refused(config: Config, message: str) -> None:
     with pytest.raises(L4lbError, match=message):
-        make_plan(config, Image(), LIMITS)
+        Kernel().make_plan(config)
 
 
 def test_a_vip_without_weight_has_no_table() -> None:
-    image = make_plan(Config((vips_of(0, Mode.NAT, [0, 0]),)), Image(), LIMITS).image
+    image = Kernel().make_plan(Config((vips_of(0, Mode.NAT, [0, 0]),))).image
     assert image.tables[0].region == EMPTY
+
+
+def test_a_vip_without_flows_has_none_to_keep() -> None:
+    """While a VIP is being set up, every backend gets new flows at once."""
+    kernel = Kernel()
+    for operation in kernel.make_plan(Config((vips_of(0, Mode.DSR, [1]),))).operations:
+        kernel.apply(operation)
+    wanted = Config((vips_of(0, Mode.DSR, [1, 1]),))
+    kept, fresh = (make_plan(wanted, kernel.image(), LIMITS, kernel.read, 0, untouched) for untouched in ((), (0,)))
+    assert kept.image.tables[0].region.lines > fresh.image.tables[0].region.lines
