@@ -5,7 +5,7 @@ a value.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
@@ -32,6 +32,30 @@ def apply_change(config: Config, operation: str, arguments: Arguments) -> Config
     changed = change(config, arguments)
     check(changed)
     return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `l4lb explain` asks: what becomes of a packet from `client` to `service`; `begins` if it is a SYN."""
+
+    protocol: Protocol
+    client: Endpoint
+    service: Endpoint
+    begins: bool
+
+
+def parse_question(arguments: Arguments) -> Question:
+    """A question from its arguments.
+
+    Raises:
+        UsageError: one of them is missing or wrong.
+    """
+    protocol = Protocol.parse(_get(arguments, "protocol", str))
+    begins = arguments.get("begins", False)
+    if not isinstance(begins, bool) or (begins and protocol is not Protocol.TCP):
+        raise UsageError("only a TCP packet can be a SYN", "leave --syn out")
+    client, service = (Endpoint.parse(_get(arguments, name, str)) for name in ("client", "service"))
+    return Question(protocol, client, service, begins)
 
 
 def find_vip(config: Config, name: str) -> Vip:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pyroute2 import AsyncIPRoute
 
 from l4lb import __version__
-from l4lb.changes import CHANGES, apply_change
+from l4lb.changes import CHANGES, apply_change, parse_question
 from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.dataplane import Account, Dataplane
 from l4lb.datapath.links import get_links
@@ -24,7 +24,7 @@ from l4lb.plan.limits import Limits
 from l4lb.plan.records import VipRecord
 from l4lb.server import ControlServer
 from l4lb.state import StateFile
-from l4lb.view import NO_TRANSMIT, Live, Traffic, backend_list_view, status_view, vip_list_view
+from l4lb.view import NO_TRANSMIT, Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,25 @@ class Controller:
             return vip_list_view(self._config, await self._live())
         if op == "backend.list":
             return backend_list_view(self._config, await self._live(), str(args.get("vip")))
+        if op == "explain":
+            return self._explain(args)
         raise UsageError(
             f"the daemon does not know the request {op!r}", "use a command line and a daemon of one version"
+        )
+
+    def _explain(self, args: Mapping[str, object]) -> object:
+        question = parse_question(args)
+        for vip in self._config.vips:
+            if (vip.endpoint, vip.protocol) == (question.service, question.protocol):
+                record = VipRecord(vip.endpoint, vip.protocol)
+                backend, why = self._dataplane.explain(record, question.client, question.begins, self._config.seed)
+                if backend is None:
+                    return explain_view(vip, None, why, None)
+                next_hop = str(self._dataplane.next_hop(backend.endpoint.address, vip.mode))
+                return explain_view(vip, backend.endpoint, why, next_hop)
+        raise L4lbError(
+            f"no VIP listens on {question.service}/{question.protocol.label}",
+            "its packets are the kernel's; see `l4lb vip list`",
         )
 
     async def _change(self, op: str, args: Mapping[str, object]) -> None:

@@ -91,6 +91,11 @@ def backend_list_view(config: Config, live: Live, name: str) -> list[View]:
     return _backend_views(find_vip(config, name), live)
 
 
+def explain_view(vip: Vip, backend: Endpoint | None, why: str, next_hop: str | None) -> View:
+    """What becomes of a packet for a VIP."""
+    return {"vip": vip.name, "backend": str(backend) if backend else None, "why": str(why), "next_hop": next_hop}
+
+
 def _vip_view(vip: Vip, live: Live) -> View:
     total = live.retired.get(vip.name, Traffic())
     for backend in vip.backends:

@@ -31,7 +31,12 @@ def address_words(address: IPAddress) -> tuple[int, int]:
 
 
 def flow_hash(client: Endpoint, service_port: int, constants: Constants) -> int:
-    """32 bits for the flow from `client` to a VIP's port."""
+    """32 bits for the flow from `client` to a VIP's port: what chooses its slot."""
+    return flow_hash64(client, service_port, constants) >> 32
+
+
+def flow_hash64(client: Endpoint, service_port: int, constants: Constants) -> int:
+    """64 bits for the flow, of which the upper half chooses its slot."""
     key, first, second, third = constants
     high, low = address_words(client.address)
     value = (high ^ key) * first & _WORD
@@ -40,7 +45,13 @@ def flow_hash(client: Endpoint, service_port: int, constants: Constants) -> int:
     value ^= value >> 32
     value = (value ^ (client.port << 16 | service_port)) * third & _WORD
     value ^= value >> 32
-    return (value * first & _WORD) >> 32
+    return value * first & _WORD
+
+
+def flow_tag(hash64: int, vip: int, constants: Constants) -> int:
+    """What the record of a flow to the VIP of that number is found by, as ``flow_tag()`` in ``bpf/flows.h`` has it."""
+    value = (hash64 ^ vip) * constants[2] & _WORD
+    return value ^ value >> 32 | 1
 
 
 def slot_of(hash32: int, size: int) -> int:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "vip": "l4lb.cli.vip:vip",
     "backend": "l4lb.cli.backend:backend",
     "status": "l4lb.cli.status:status",
+    "explain": "l4lb.cli.explain:explain",
     "unload": "l4lb.cli.unload:unload",
     "completion": "l4lb.cli.completion:completion",
     "lab": "l4lb.cli.lab:lab",

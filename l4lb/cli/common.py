@@ -60,6 +60,16 @@ class VipAddress(click.ParamType[Any]):
         return str(Endpoint.parse(endpoint)), Protocol.parse(protocol).label
 
 
+class FlowEnd(click.ParamType[Any]):
+    """``ADDRESS:PORT``, one end of a flow."""
+
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As given, checked."""
+        return str(Endpoint.parse(value))
+
+
 class BackendAddress(click.ParamType[Any]):
     """``ADDRESS[:PORT]``; the port is the VIP's if it is left out."""
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from l4lb.balance.explain import Why
 from l4lb.balance.slots import settle
 from l4lb.datapath import attach, programs
+from l4lb.datapath.explain import explain_packet
 from l4lb.datapath.features import xdp_transmit
 from l4lb.datapath.layout import balancer_source
 from l4lb.datapath.links import Link
@@ -95,6 +97,10 @@ class Dataplane:
         untouched = self.image.vips.keys() - touched
         now = ticks(time.monotonic_ns())
         return make_plan(config, self.image, self.limits, self.maps.read_table, now, untouched)
+
+    def explain(self, vip: VipRecord, client: Endpoint, begins: bool, seed: int) -> tuple[BackendRecord | None, Why]:
+        """The backend that a packet would go to now, and why."""
+        return explain_packet(self.maps, self.image, vip, client, begins, seed)
 
     def settling(self) -> list[VipRecord]:
         """The VIPs with slots that are unsettled."""

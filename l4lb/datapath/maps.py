@@ -32,6 +32,7 @@ _MODES = {mode: _ABI.enums["mode"][f"MODE_{mode.name}"] for mode in Mode}
 _MODE_OF = {number: mode for mode, number in _MODES.items()}
 _ENDPOINT, _VIP, _BACKEND = (_ABI.structs[name] for name in ("endpoint", "vip", "backend"))
 _TRAFFIC = struct.Struct("<4Q")
+_FLOW = struct.Struct("<QII")  # tag, backend, tick
 _PROTOCOL_OFFSET = _ENDPOINT.protocol.offset
 _LINE = 64
 
@@ -95,6 +96,7 @@ class Maps:
             self._control = _Array(pins / "control", 8, 1, files)
             self._traffic = _open(pins / "traffic", _TRAFFIC.size, limits.max_backends, files)
             self._reasons = _open(pins / "reasons", 8, _ABI.enums["reason"]["REASONS"], files)
+            self._flows = _open(pins / "flows", _LINE, limits.flow_lines, files)
             self._events = _open(pins / "events", 8, _ABI.enums["event"]["EVENTS"], files)
             self._egress = _open(pins / "egress", 4, limits.max_interfaces, files)
             self._files = files.pop_all()
@@ -115,7 +117,7 @@ class Maps:
             vips[number] = VipRecord(*_endpoint(vip.endpoint))
             idle[number] = vip.idle
             first_line, slots = vip.table & 0xFFFFFFFF, vip.table >> 32
-            _, previous_slots = tables.decode_header(self._slots.read(first_line, _LINE))
+            _, previous_slots, _ = tables.decode_header(self._slots.read(first_line, _LINE))
             found[number] = TableRecord(tables.region_of(first_line, slots, previous_slots, self.limits))
         backends: dict[int, BackendRecord] = {}
         for number, value in self._backends.used(_BACKEND.mode.offset):
@@ -158,18 +160,39 @@ class Maps:
     def read_table(self, region: Region) -> Table:
         """What a region holds."""
         current, unsettled = self._read_slots(region.first_line + 1, region.slots)
-        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        line, slots, _ = tables.decode_header(self._slots.read(region.first_line, _LINE))
         return Table(current, unsettled, self._read_slots(line, slots)[0] if slots else ())
+
+    def learning_until(self, region: Region) -> int:
+        """The tick until which UDP flows without a record are taken for old ones."""
+        return tables.decode_header(self._slots.read(region.first_line, _LINE))[2]
+
+    def record(self, tag: int, vip: int, now: int, idle: int) -> int | None:
+        """The number of the backend that a flow's record leads to, if it has one that is valid.
+
+        Args:
+            tag: the flow's.
+            vip: the number of its VIP.
+            now: the tick.
+            idle: for how many ticks it may have been silent.
+        """
+        line = bpf.map_lookup(self._flows, tag >> 32 & self.limits.flow_lines - 1, _LINE)
+        for found, recorded, seen in _FLOW.iter_unpack(line):
+            number, generation = recorded & 0xFFFFFF, recorded >> 24
+            if found == tag and now - seen & 0xFFFFFFFF <= idle and self._generation(number) == generation:
+                backend = _BACKEND.from_buffer_copy(self._backends.read(number, ctypes.sizeof(_BACKEND)))
+                return number if backend.mode and backend.vip == vip else None
+        return None
 
     def begin_period(self, region: Region) -> None:
         """Forgets which previous slots were used."""
-        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        line, slots, _ = tables.decode_header(self._slots.read(region.first_line, _LINE))
         numbers, _ = self._read_slots(line, slots)
         self._slots.write(line, tables.encode_slots(numbers, bytes(slots), self.limits))
 
     def used_slots(self, region: Region) -> bytes:
         """A 1 for each previous slot that was used since :meth:`begin_period`."""
-        line, slots = tables.decode_header(self._slots.read(region.first_line, _LINE))
+        line, slots, _ = tables.decode_header(self._slots.read(region.first_line, _LINE))
         return self._read_slots(line, slots)[1]
 
     def settle(self, region: Region, table: Table) -> Region:

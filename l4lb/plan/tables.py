@@ -114,10 +114,10 @@ def decode_slots(data: bytes, limits: Limits) -> tuple[list[int], bytes]:
     return numbers, bytes(value >= flag for value in values)
 
 
-def decode_header(header: bytes) -> tuple[int, int]:
-    """First line and number of a region's previous slots."""
-    line, slots, _ = _HEADER.unpack_from(header)
-    return line, slots
+def decode_header(header: bytes) -> tuple[int, int, int]:
+    """First line and number of a region's previous slots, and the tick until which UDP flows are learned."""
+    line, slots, learning_until = _HEADER.unpack_from(header)
+    return line, slots, learning_until
 
 
 def region_of(first_line: int, slots: int, previous_slots: int, limits: Limits) -> Region:

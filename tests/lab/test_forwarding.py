@@ -1,5 +1,7 @@
 """Real clients and servers through the real daemon and program."""
 
+import json
+
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
@@ -129,3 +131,21 @@ def test_weights(routed: Gateway) -> None:
     answers = routed.http(400).answers
     assert answers.keys() == {"b2", "b3"}
     assert 0.65 < answers["b2"] / 400 < 0.85  # 3 of 4; five standard deviations are 0.11
+
+
+def test_explain(routed: Gateway) -> None:
+    """It names the backend that a connection from that port then gets."""
+    routed.daemon.start()
+    routed.add_vip("web", f"{VIP}:80/tcp")
+    names = {f"{server.address}:8080": server.name for server in routed.lab.servers}
+    seen = set()
+    for port in range(20_000, 20_020):
+        told = json.loads(routed.daemon.cli("explain", "tcp", f"10.1.0.2:{port}", f"{VIP}:80", "--json").stdout)
+        assert (told["vip"], told["why"]) == ("web", "settled")
+        assert routed.curl("--local-port", str(port), f"http://{VIP}/").stdout.strip() == names[told["backend"]]
+        seen.add(told["backend"])
+    assert len(seen) > 1
+    refused = routed.daemon.cli("explain", "tcp", "10.1.0.2:4000", f"{VIP}:81", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"no VIP listens on {VIP}:81/tcp" in refused.stderr
+    assert "settled: all flows" in routed.daemon.cli("explain", "tcp", "10.1.0.2:4000", f"{VIP}:80").stdout

@@ -96,7 +96,7 @@ class Kernel:
         if not region.slots:
             return Table.settled(())
         current, unsettled = self.numbers(region.first_line + 1, region.slots)
-        line, slots = tables.decode_header(self.slots[region.first_line * 64 :][:64])
+        line, slots, _ = tables.decode_header(self.slots[region.first_line * 64 :][:64])
         return Table(current, unsettled, self.numbers(line, slots)[0] if slots else ())
 
     def numbers(self, first_line: int, slots: int) -> tuple[list[int], bytes]:
