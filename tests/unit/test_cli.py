@@ -1,11 +1,9 @@
 """The command line against a daemon without a kernel: what it prints, and how it ends."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import pytest
 
 from l4lb.changes import CHANGES, apply_change
 from l4lb.model import Config, Endpoint
-from l4lb.server import ControlServer
 from l4lb.view import Interface, Live, Traffic, backend_list_view, status_view, vip_list_view
+from tests.unit.serving import serving
 
 L4LB = Path(sys.executable).with_name("l4lb")
 
@@ -48,29 +46,14 @@ class FakeDaemon:
 @pytest.fixture(scope="module")
 def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("run") / "control.sock"
-    started, stop, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
-
-    async def serve() -> None:
-        server = ControlServer(path, FakeDaemon().handle)
-        server.listen()
-        await server.start()
-        started.set()
-        await stop.wait()
-        await server.close()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(5)
-    for line in (
-        "vip add web 192.0.2.10:80/tcp",
-        "backend add web 10.0.0.1:8080",
-        "backend add web 10.0.0.2 --weight 0",
-    ):
-        assert l4lb(path, *line.split()).returncode == 0
-    yield path
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(5)
-    loop.close()
+    with serving(path, FakeDaemon().handle):
+        for line in (
+            "vip add web 192.0.2.10:80/tcp",
+            "backend add web 10.0.0.1:8080",
+            "backend add web 10.0.0.2 --weight 0",
+        ):
+            assert l4lb(path, *line.split()).returncode == 0
+        yield path
 
 
 def l4lb(socket: Path | None, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

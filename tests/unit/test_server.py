@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import struct
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from l4lb import wire
 from l4lb.client import Client
 from l4lb.errors import L4lbError, UnreachableError, UsageError
 from l4lb.server import MAX_CLIENTS, ControlServer
+from tests.unit.serving import serving
 
 PATIENCE = 0.3
 
@@ -40,24 +40,8 @@ async def answer(operation: str, arguments: Mapping[str, object]) -> object:
 def path(tmp_path: Path) -> Iterator[Path]:
     """A socket with a server behind it, in a thread of its own."""
     socket_path = tmp_path / "run" / "control.sock"
-    started, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        server = ControlServer(socket_path, answer, patience=PATIENCE)
-        server.listen()
-        await server.start()
-        started.set()
-        await stop.wait()
-        await server.close()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(5)
-    yield socket_path
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(5)
-    loop.close()
+    with serving(socket_path, answer, PATIENCE):
+        yield socket_path
     assert not socket_path.exists()
 
 
