@@ -24,12 +24,23 @@ static __always_inline __u64 index_hash(const struct endpoint *key, enum way way
 	return hash ^ hash >> 32;
 }
 
+/* Whether there may be an entry for a hash. */
+static __always_inline int may_be_indexed(__u64 hash)
+{
+	__u32 number = hash >> 54;
+	__u64 *word = service_filter.lookup(&number);
+
+	return word && *word >> (hash >> 48 & 63) & 1;
+}
+
 /* The VIP's or backend's number for an endpoint, or -1. The caller compares the record's endpoint with its own. */
 static __always_inline int find(const struct endpoint *key, enum way way)
 {
 	__u64 hash = index_hash(key, way), want = (hash | 1ULL << 63) & ~((1ULL << INDEX_REF_BITS) - 1);
 	int probe, i;
 
+	if (!may_be_indexed(hash))
+		return -1;
 	for (probe = 0; probe < INDEX_PROBES; probe++) {
 		__u32 number = (hash + probe) & (INDEX_LINES - 1);
 		struct index_line *line = service_index.lookup(&number);

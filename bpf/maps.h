@@ -25,6 +25,7 @@ struct slot_line {
 	BPF_TABLE_PINNED("array", __u32, value, name, entries, PINS "/" #name, BPF_F_MMAPABLE)
 
 SHARED_ARRAY(struct index_line, service_index, INDEX_LINES);
+SHARED_ARRAY(__u64, service_filter, FILTER_WORDS);
 SHARED_ARRAY(struct vip, vips, MAX_VIPS);
 SHARED_ARRAY(struct slot_line, slots, SLOT_LINES);
 SHARED_ARRAY(struct backend, backends, MAX_BACKENDS);

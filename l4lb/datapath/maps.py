@@ -89,6 +89,7 @@ class Maps:
         self.limits = limits
         with ExitStack() as files:
             self._index = _Array(pins / "service_index", _LINE, limits.index_lines, files)
+            self._filter = _Array(pins / "service_filter", 8, index.FILTER_WORDS, files)
             self._vips = _Array(pins / "vips", ctypes.sizeof(_VIP), limits.max_vips, files)
             self._slots = _Array(pins / "slots", _LINE, limits.slot_lines, files)
             self._backends = _Array(pins / "backends", ctypes.sizeof(_BACKEND), limits.max_backends, files)
@@ -125,7 +126,9 @@ class Maps:
             backends[number] = BackendRecord(backend.vip, *_endpoint(backend.endpoint), _MODE_OF[backend.mode])
         entries = array("Q", self._index.read(0, self.limits.index_lines * _LINE))
         used = {divmod(place, index.ENTRIES): entry for place, entry in enumerate(entries) if entry}
-        return Image(vips, backends, found, idle, used)
+        words = array("Q", self._filter.read(0, index.FILTER_WORDS * 8))
+        filtered = {number: word for number, word in enumerate(words) if word}
+        return Image(vips, backends, found, idle, used, filtered)
 
     def apply(self, operation: plan.Operation) -> None:
         """Does one operation of a plan."""
@@ -146,6 +149,8 @@ class Maps:
                 self._vips.store(number, ticks, _VIP.idle.offset)
             case plan.WriteEntry((line, place), entry):
                 self._index.store(line, entry, place * 8)
+            case plan.WriteFilter(number, word):
+                self._filter.store(number, word)
             case plan.WaitForReaders():
                 bpf.wait_for_readers()
             case plan.ClearBackend(number):

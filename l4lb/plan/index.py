@@ -6,7 +6,7 @@ the most. The search stops at a line whose last entry is 0, so a deleted last en
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from l4lb.balance.flowhash import address_words
 from l4lb.errors import L4lbError
@@ -14,6 +14,7 @@ from l4lb.model import Endpoint, Protocol
 
 ENTRIES = 8
 PROBES = 4
+FILTER_WORDS = 1024
 NUMBER_BITS = 24
 DELETED = 1  # no tag: matches nothing, but is not empty
 
@@ -50,6 +51,15 @@ def hash_of(key: Key) -> int:
 def entry_of(key: Key, number: int) -> int:
     """The entry that leads from `key` to `number` (below 2**24)."""
     return (hash_of(key) | 1 << 63) >> NUMBER_BITS << NUMBER_BITS | number
+
+
+def filter_words(keys: Iterable[Key]) -> dict[int, int]:
+    """The filter before the index: by position, each word of 64 bits that is not 0. A bit stands for a key's hash."""
+    words: dict[int, int] = {}
+    for key in keys:
+        position, bit = divmod(hash_of(key) >> 48, 64)
+        words[position] = words.get(position, 0) | 1 << bit
+    return words
 
 
 def differences(found: Mapping[Position, int], wanted: Mapping[Key, int], lines: int) -> dict[Position, int]:

@@ -69,6 +69,14 @@ class WriteEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteFilter:
+    """Set one word of the filter before the index."""
+
+    number: int
+    word: int
+
+
+@dataclass(frozen=True, slots=True)
 class WaitForReaders:
     """Wait until no packet is in flight that has read what was changed before."""
 
@@ -88,7 +96,16 @@ class ClearVip:
 
 
 Operation = (
-    WriteBackend | WriteTable | WriteVip | SwitchTable | SetIdle | WriteEntry | WaitForReaders | ClearBackend | ClearVip
+    WriteBackend
+    | WriteTable
+    | WriteVip
+    | SwitchTable
+    | SetIdle
+    | WriteEntry
+    | WriteFilter
+    | WaitForReaders
+    | ClearBackend
+    | ClearVip
 )
 
 
@@ -144,7 +161,10 @@ def make_plan(
     idle = {number: ticks(vips_by_record[record].idle_timeout * 10**9) + 1 for number, record in vips.items()}
     learning_until = {number: now + timeout for number, timeout in idle.items()}
     wanted_tables, contents = tables.place(sources, image.tables, read, untouched, learning_until, limits)
-    entries = index.differences(image.index, _keys(vips, backends), limits.index_lines)
+    keys = _keys(vips, backends)
+    entries = index.differences(image.index, keys, limits.index_lines)
+    filtered = index.filter_words(keys)
+    both = {at: image.filter.get(at, 0) | filtered.get(at, 0) for at in {*image.filter, *filtered}}
 
     appear: list[Operation] = [
         *(
@@ -159,6 +179,7 @@ def make_plan(
             if number not in image.vips
         ),
         *(SetIdle(number, timeout) for number, timeout in idle.items() if image.idle.get(number) != timeout),
+        *(WriteFilter(at, word) for at, word in both.items() if word != image.filter.get(at, 0)),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
     ]
     deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
@@ -174,6 +195,7 @@ def make_plan(
     # As long as a backend may be sent packets, its answers have to be recognised.
     no_more_answered: list[Operation] = [entry for entry in deletions if image.index[entry.position] not in to_vips]
     vanish: list[Operation] = [
+        *(WriteFilter(at, filtered.get(at, 0)) for at, word in both.items() if word != filtered.get(at, 0)),
         *(ClearVip(number) for number in image.vips if number not in vips),
         *(ClearBackend(number) for number in image.backends if number not in backends),
     ]
@@ -181,7 +203,7 @@ def make_plan(
     for stage in (no_more_sent, no_more_answered, vanish):
         operations += [*stage, WaitForReaders()] if stage else []
     index_after = {position: entry for position, entry in {**image.index, **entries}.items() if entry}
-    return Plan(tuple(operations), Image(vips, backends, wanted_tables, idle, index_after))
+    return Plan(tuple(operations), Image(vips, backends, wanted_tables, idle, index_after, filtered))
 
 
 def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: int, what: str) -> dict[int, _Record]:

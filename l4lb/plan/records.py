@@ -74,6 +74,7 @@ class Image:
         vips, backends, tables: by number; tables by their VIP's.
         idle: for how many ticks a VIP's flows may be silent, by its number.
         index: the entries in use, by (line, position).
+        filter: the words that are not 0, by position.
     """
 
     vips: Mapping[int, VipRecord] = field(default_factory=dict)
@@ -81,3 +82,4 @@ class Image:
     tables: Mapping[int, TableRecord] = field(default_factory=dict)
     idle: Mapping[int, int] = field(default_factory=dict)
     index: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    filter: Mapping[int, int] = field(default_factory=dict)

@@ -41,6 +41,7 @@ def test_a_restart_finds_what_was_written(bed: Testbed) -> None:
     assert found.vips == bed.image.vips
     assert found.backends == bed.image.backends
     assert found.index == bed.image.index
+    assert found.filter == bed.image.filter
     assert make_plan(config(20, 5), found, LIMITS, bed.maps.read_table, 0).operations == ()
 
 

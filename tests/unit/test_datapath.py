@@ -43,6 +43,7 @@ def test_constants_of_both_sides_agree() -> None:
     """What Python and C each have to know as a literal."""
     assert abi.load().constants == {
         "ENTRIES_PER_LINE": index.ENTRIES,
+        "FILTER_WORDS": index.FILTER_WORDS,
         "FLOWS_PER_LINE": 4,
         "INDEX_PROBES": index.PROBES,
         "INDEX_REF_BITS": index.NUMBER_BITS,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ class Kernel:
     slots: bytearray = field(default_factory=lambda: bytearray(LIMITS.slot_lines * 64))
     entries: dict[tuple[int, int], int] = field(default_factory=dict)
     idle: dict[int, int] = field(default_factory=dict)
+    filter: dict[int, int] = field(default_factory=dict)
 
     def make_plan(self, config: Config, image: Image | None = None) -> plan.Plan:
         """A plan for these maps, made from an image of them or as after a restart."""
@@ -51,6 +53,8 @@ class Kernel:
                 self.entries[position] = entry
             case plan.SetIdle(number, ticks):
                 self.idle[number] = ticks
+            case plan.WriteFilter(number, word):
+                self.filter[number] = word
             case plan.ClearVip(number):
                 del self.vips[number]
                 del self.idle[number]
@@ -61,7 +65,9 @@ class Kernel:
 
     def find(self, key: index.Key) -> int | None:
         """Searches as bpf/lookup.h does."""
-        want = index.entry_of(key, 0)
+        want, (word, bit) = index.entry_of(key, 0), divmod(index.hash_of(key) >> 48, 64)
+        if not self.filter.get(word, 0) >> bit & 1:
+            return None
         for probe in range(index.PROBES):
             line = (index.hash_of(key) + probe) % LIMITS.index_lines
             for place in range(index.ENTRIES):
@@ -106,7 +112,11 @@ class Kernel:
         """As a restarted daemon reads it."""
         found = {number: TableRecord(region) for number, (_, region) in self.vips.items()}
         vips = {number: vip for number, (vip, _) in self.vips.items()}
-        return Image(vips, dict(self.backends), found, dict(self.idle), {at: e for at, e in self.entries.items() if e})
+        return Image(vips, dict(self.backends), found, dict(self.idle), _used(self.entries), _used(self.filter))
+
+
+def _used(values: dict[Any, int]) -> dict[Any, int]:
+    return {at: value for at, value in values.items() if value}
 
 
 def vips_of(number: int, mode: Mode, weights: list[int]) -> Vip:
@@ -180,6 +190,7 @@ def test_the_index_survives_crowding() -> None:
     }
     kernel = Kernel()
     kernel.entries.update(index.differences({}, keys, LIMITS.index_lines))
+    kernel.filter.update(index.filter_words(keys))
     assert [kernel.find(key) for key in keys] == list(keys.values())
     odd = {key: number for key, number in keys.items() if number % 2}
     kernel.entries.update(index.differences(kernel.entries, odd, LIMITS.index_lines))
