@@ -2,7 +2,7 @@
 
 import click
 
-from l4lb.bench import maglev, packet
+from l4lb.bench import maglev, packet, reshuffle
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,6 +12,7 @@ def bench() -> None:
 
 bench.add_command(packet.packet)
 bench.add_command(maglev.maglev)
+bench.add_command(reshuffle.reshuffle)
 
 if __name__ == "__main__":
     bench(prog_name="scripts/bench")
