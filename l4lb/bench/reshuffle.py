@@ -17,8 +17,8 @@ from l4lb.balance.slots import Table, follow, retarget
 def reshuffle(backends: int, flows: int) -> None:
     """Flows that break when they move to another gateway just after one backend of all was removed.
 
-    Compared with a design that hashes new flows and keeps a table of all (LRU) per gateway, on the same tables. Flows of
-    the removed backend are lost in any design, and are not counted.
+    Compared with a design that hashes new flows and keeps a table of all (LRU) per gateway, on the same tables. Flows
+    of the removed backend are lost in any design, and are not counted.
     """
     members = [(f"10.0.{number >> 8}.{number & 255}:80", 1) for number in range(backends)]
     removed = backends // 2
