@@ -29,9 +29,8 @@ def reshuffle(backends: int, flows: int) -> None:
     table = retarget(Table.settled(before), after, rest)
 
     numbers = random.Random(1)  # noqa: S311 - the same each time
-    older = [value for value in (numbers.getrandbits(32) for _ in range(2 * flows)) if _at(before, value) != removed][
-        :flows
-    ]
+    candidates = [numbers.getrandbits(32) for _ in range(2 * flows)]
+    older = [value for value in candidates if _at(before, value) != removed][:flows]
     newer = [numbers.getrandbits(32) for _ in range(flows)]
     rows = [
         ("began before the removal", older, before),
