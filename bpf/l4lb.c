@@ -6,119 +6,304 @@
  * The licence declared to the kernel is the GPL, since helpers such as bpf_fib_lookup() are for GPL-compatible programs
  * only (bcc declares "GPL" where nothing else is said); either licence above may be chosen for the source.
  *
- * Compiled for what is configured: WITH_NAT and WITH_DSR are 1 or 0.
+ * Compiled for what is configured, by switches that are 1 or 0 (l4lb/datapath/layout.py says what sets them):
+ *   modes:      WITH_NAT, WITH_DSR, WITH_FULLNAT, WITH_IPIP, WITH_GUE
+ *   packets:    WITH_IPV6, WITH_VLAN, WITH_ECHO, WITH_MSS
+ *   VIPs:       WITH_RANGES (several ports), WITH_SOURCE_HASH, WITH_TRACKING (schedulers that do not hash),
+ *               WITH_SHARED (nat backends that serve several VIPs)
+ *   comparison: WITH_LRU, for measurements only
  */
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#define offsetof(type, member) __builtin_offsetof(type, member)
 #define AF_INET 2
-#define IP_OFFSET 0x1fff
-#define IP_MF 0x2000
+#define AF_INET6 10
+#define WITH_ANSWERS (WITH_NAT || WITH_FULLNAT)
+#define WITH_CONNECTIONS (WITH_FULLNAT || WITH_SHARED)
+#define MODES (WITH_NAT + WITH_DSR + WITH_FULLNAT + WITH_IPIP + WITH_GUE)
+/* Whether a backend is of a mode; no question if there is no other. */
+#define IS(record, name) (WITH_##name && (MODES == 1 || (record)->mode == MODE_##name))
 
 #include "abi.h"
 #include "maps.h"
 #include "abi_check.h"
 #include "stats.h"
 #include "parse.h"
+#include "forward.h"
 #include "lookup.h"
 #include "flows.h"
 #include "select.h"
-#include "forward.h"
+#include "track.h"
+#include "lru.h"
+#include "choose.h"
+#include "fragments.h"
+#include "connections.h"
 #include "nat.h"
 #include "route.h"
+#include "tunnel.h"
+#include "answer.h"
+#include "mss.h"
 
-/* From a client to a VIP: the client's address and port choose the backend. */
-static __always_inline int to_backend(struct packet *packet, struct way_out *out, const struct vip *vip,
-				      __u32 vip_number)
+/* Whose packet it is. */
+struct owner {
+	struct vip *vip;
+	struct backend *backend;
+	struct connection *connection; /* if it takes one to know */
+	__u32 place; /* of the connection, in the server's pool */
+};
+
+static __always_inline int check_host(const struct packet *packet, struct way_out *out)
 {
-	struct endpoint client = {.lo = mapped(packet->ip->saddr), .port = packet->source_port};
-	struct backend *backend = NULL;
-	int reason, nat;
+	int reason = check_addressed_to_us(packet, out);
 
-	if ((reason = check_addressed_to_us(packet, out)) || (reason = check_ours(packet)))
-		return reason;
-	if ((reason = choose(packet, vip, vip_number, &client, &out->backend, &backend)))
-		return reason;
+	return reason ? reason : check_ours(packet);
+}
+
+/* A later fragment belongs to whom the first one of its datagram did, if that was ours. */
+static __always_inline int identify_fragment(struct packet *packet, struct way_out *out, struct owner *owner)
+{
+	int reason;
+
+	out->way = WAY_TO_VIP;
+	owner->backend = recall_fragment(packet, out->way, &out->backend);
+#if WITH_NAT
+	if (!owner->backend) {
+		out->way = WAY_FROM_BACKEND;
+		owner->backend = recall_fragment(packet, out->way, &out->backend);
+	}
+#endif
+	if (owner->backend) {
+		__u32 number = owner->backend->vip;
+
+		owner->vip = vips.lookup(&number);
+		packet->hash = flow_hash(&packet->from, 0);
+		return owner->vip ? check_host(packet, out) : DROP_INCONSISTENT;
+	}
+	if (!find_address(&packet->to))
+		return PASS_FRAGMENT;
+	reason = check_host(packet, out);
+	return reason ? reason : DROP_FRAGMENT;
+}
+
+/* Finds VIP and backend of a packet. What is not ours is judged by nothing but whose it is. */
+static __always_inline int identify(struct packet *packet, struct way_out *out, struct owner *owner, int rare)
+{
+	__u32 number = 0;
+	int reason;
+
+	if (rare && packet->kind == LATER_FRAGMENT)
+		return identify_fragment(packet, out, owner);
+	owner->vip = find_vip(&packet->to, &number);
+	if (owner->vip) {
+		out->way = WAY_TO_VIP;
+		if ((reason = check_host(packet, out)))
+			return reason;
+		reason = choose(packet, owner->vip, number, &out->backend, &owner->backend);
+	} else {
+#if WITH_ANSWERS
+		out->way = WAY_FROM_BACKEND;
+		owner->backend = find_answering_backend(&packet->from, &out->backend);
+		if (!owner->backend)
+			return PASS_NOT_VIP;
+#if WITH_CONNECTIONS
+		if (IS(owner->backend, FULLNAT) || (owner->backend->flags & BACKEND_SHARED)) {
+			owner->connection = find_answered(packet, &owner->backend, &out->backend);
+			if (!owner->connection)
+				return PASS_NOT_VIP;
+		}
+#endif
+		number = owner->backend->vip;
+		owner->vip = vips.lookup(&number);
+		if (!owner->vip)
+			return DROP_INCONSISTENT;
+		if (owner->vip->last_port && !owner->backend->port &&
+		    (bpf_ntohs(packet->from.port) < bpf_ntohs(owner->vip->endpoint.port) ||
+		     bpf_ntohs(packet->from.port) > owner->vip->last_port))
+			return PASS_NOT_VIP;
+		reason = check_host(packet, out);
+#else
+		return PASS_NOT_VIP;
+#endif
+	}
+	if (rare && reason == FORWARDED && packet->kind == FIRST_FRAGMENT)
+		remember_fragment(packet, out->way, owner->backend, out->backend);
+	return reason;
+}
+
+static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, const struct way_out *out)
+{
+	__be16 type = packet->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+
+	if (!WITH_VLAN) {
+		write_macs(packet->eth, out);
+		return FORWARDED;
+	}
+	return reframe(ctx, packet, out, 0, type) ? FORWARDED : DROP_NO_HEADROOM;
+}
+
+/* From a client to a backend. */
+static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet, struct way_out *out, struct owner *owner,
+				      int rare)
+{
+	struct backend *backend = owner->backend;
+	int reason;
+
 	out->next_hop = *(volatile __u64 *)&backend->next_hop;
 	if (!out->next_hop)
 		return DROP_NO_NEXT_HOP;
-	nat = WITH_NAT && (!WITH_DSR || backend->mode == MODE_NAT);
-	if (nat && (reason = check_ttl(packet)))
+	if (!IS(backend, DSR) && ttl_of(packet) <= 1)
+		return PASS_TTL_EXPIRED;
+	if (ip_length(packet) > *(volatile __u16 *)&backend->room)
+		return rare ? answer_too_big(ctx, packet, backend->room) : RARE;
+	if ((reason = find_way_out(out)))
 		return reason;
-	if ((reason = check_way_out(packet, out)))
-		return reason;
-	if (nat)
-		nat_to_backend(packet, backend);
-	write_macs(packet, out);
-	return FORWARDED;
+#if WITH_MSS
+	if (!rare)
+		clamp_mss(packet, *(volatile __u16 *)&owner->vip->mss);
+#endif
+#if WITH_CONNECTIONS
+	if (packet->kind != LATER_FRAGMENT && (IS(backend, FULLNAT) || (backend->flags & BACKEND_SHARED))) {
+		reason = find_place(packet, owner->vip, backend, out->backend, &owner->place, &owner->connection);
+		if (reason)
+			return reason;
+	}
+#endif
+#if WITH_ANSWERS
+	if (IS(backend, NAT) || IS(backend, FULLNAT)) {
+		struct translation new = {.address_delta = backend->address_delta, .new_to = 1};
+
+		new.to.hi = backend->hi;
+		new.to.lo = backend->lo;
+		new.to.port = backend->port ? backend->port : packet->to.port;
+#if WITH_FULLNAT
+		if (IS(backend, FULLNAT)) {
+			source_of(backend, owner->place, &new.from);
+			new.new_from = new.any_source = 1;
+			new.address_delta += (__u16)~address_sum(packet->from.hi, packet->from.lo) +
+					     address_sum(new.from.hi, new.from.lo);
+		}
+#endif
+		translate(packet, &new);
+		return finish(ctx, packet, out);
+	}
+#endif
+#if WITH_IPIP || WITH_GUE
+	if (IS(backend, IPIP) || IS(backend, GUE))
+		return encapsulate(ctx, packet, out, backend);
+#endif
+	return finish(ctx, packet, out);
 }
 
-#if WITH_NAT
+#if WITH_ANSWERS
 /* From a backend to a client: it leaves as the VIP's. */
-static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, struct way_out *out,
-				     const struct backend *backend)
+static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, struct way_out *out, struct owner *owner,
+				     int rare)
 {
-	__u32 number = backend->vip;
-	struct vip *vip = vips.lookup(&number);
+	const struct backend *backend = owner->backend;
+	struct vip *vip = owner->vip;
+	struct translation new = {.new_from = 1};
+	struct way_back way = {};
+	struct endpoint destination = packet->to;
+	__u32 length = ip_length(packet);
 	int reason;
 
-	if (!vip)
-		return DROP_INCONSISTENT;
-	if ((reason = check_addressed_to_us(packet, out)) || (reason = check_ours(packet)) ||
-	    (reason = check_ttl(packet)))
-		return reason;
-	reason = route_to_client(ctx, packet, vip->endpoint.lo >> 32, &out->next_hop);
+	if (ttl_of(packet) <= 1)
+		return PASS_TTL_EXPIRED;
+	new.from.hi = vip->endpoint.hi;
+	new.from.lo = vip->endpoint.lo;
+	new.from.port = backend->port ? vip->endpoint.port : packet->from.port;
+	new.address_delta = (__u16)~backend->address_delta;
+#if WITH_CONNECTIONS
+	if (owner->connection)
+		new.from.port = owner->connection->service_port;
+#endif
+#if WITH_FULLNAT
+	if (IS(backend, FULLNAT) && owner->connection) {
+		new.to.hi = owner->connection->client_hi;
+		new.to.lo = owner->connection->client_lo;
+		new.to.port = owner->connection->client_port;
+		new.new_to = 1;
+		new.address_delta += (__u16)~address_sum(packet->to.hi, packet->to.lo) + address_sum(new.to.hi, new.to.lo);
+		destination = new.to;
+	}
+#endif
+	reason = route_to_client(ctx, out->ingress, packet, &new.from, &destination, &way);
 	if (reason == PASS_RESOLVE_NEIGHBOUR)
-		empty(packet);
-	if (reason || (reason = check_way_out(packet, out)))
+		empty(packet, &destination);
+	if (reason)
 		return reason;
-	nat_to_client(packet, backend, vip);
-	write_macs(packet, out);
-	return FORWARDED;
+	out->next_hop = way.next_hop;
+	if ((reason = find_way_out(out)))
+		return reason;
+	if (length > out->egress_port >> 48 || (way.mtu && length > way.mtu))
+		return may_fragment(packet) ? DROP_TOO_BIG : PASS_TOO_BIG;
+#if WITH_MSS
+	if (!rare)
+		clamp_mss(packet, *(volatile __u16 *)&vip->mss);
+#endif
+#if WITH_TRACKING
+	note_answer(packet, vip, backend->vip);
+#endif
+	translate(packet, &new);
+	return finish(ctx, packet, out);
 }
 #endif
 
-/* Rewrites the packet if it is ours. What is not ours is judged by nothing but whose it is. */
-static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, struct way_out *out)
+/* Rewrites the packet if it is ours. */
+static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, struct way_out *out, int rare)
 {
-	struct endpoint key = {};
-	struct vip *vip;
-	__u32 vip_number = 0;
-	int reason = parse(ctx, packet);
+	struct owner owner = {};
+	int reason = parse(ctx, packet, rare);
 
 	if (reason)
 		return reason;
-	out->ingress = ctx->ingress_ifindex;
-	key.protocol = packet->protocol;
-	key.lo = mapped(packet->ip->daddr);
-	key.port = packet->dest_port;
-	vip = find_vip(&key, &vip_number);
-	if (vip) {
-		out->way = WAY_TO_VIP;
-		return to_backend(packet, out, vip, vip_number);
-	}
-#if WITH_NAT
-	key.lo = mapped(packet->ip->saddr);
-	key.port = packet->source_port;
-	struct backend *backend = find_answering_backend(&key, &out->backend);
-
-	if (backend) {
-		out->way = WAY_FROM_BACKEND;
-		return to_client(ctx, packet, out, backend);
-	}
+	if (rare && packet->kind == ECHO_REQUEST) {
+#if WITH_ECHO
+		if (find_address(&packet->to)) {
+			reason = check_host(packet, out);
+			return reason ? reason : answer_echo(packet);
+		}
 #endif
-	return PASS_NOT_VIP;
+		return PASS_NOT_TCP_UDP;
+	}
+	reason = identify(packet, out, &owner, rare);
+	if (reason)
+		return reason;
+#if WITH_ANSWERS
+	if (out->way == WAY_FROM_BACKEND)
+		return to_client(ctx, packet, out, &owner, rare);
+#endif
+	return to_backend(ctx, packet, out, &owner, rare);
 }
+
+BPF_TABLE_PINNED("prog", __u32, __u32, stages, 1, STAGES, 0);
 
 int l4lb(struct xdp_md *ctx)
 {
 	struct packet packet = {};
-	struct way_out out = {};
-	int reason = handle(ctx, &packet, &out);
+	struct way_out out = {.ingress = ctx->ingress_ifindex};
+	int reason = handle(ctx, &packet, &out, 0);
+
+	if (reason == RARE) {
+		stages.call(ctx, 0);
+		reason = DROP_INCONSISTENT;
+	}
+	return reason == FORWARDED ? transmit(&packet, &out) : count_reason(reason);
+}
+
+/* Fragments, ICMP, IPv6 extension headers, and what is too long for its way: all that would only be in the way above. */
+int l4lb_rare(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct way_out out = {.ingress = ctx->ingress_ifindex};
+	int reason = handle(ctx, &packet, &out, 1);
 
 	return reason == FORWARDED ? transmit(&packet, &out) : count_reason(reason);
 }

@@ -27,14 +27,26 @@ struct slot_line {
 SHARED_ARRAY(struct index_line, service_index, INDEX_LINES);
 SHARED_ARRAY(__u64, service_filter, FILTER_WORDS);
 SHARED_ARRAY(struct vip, vips, MAX_VIPS);
+SHARED_ARRAY(struct address, addresses, MAX_VIPS);
+SHARED_ARRAY(struct range_line, port_ranges, RANGE_LINES);
 SHARED_ARRAY(struct slot_line, slots, SLOT_LINES);
 SHARED_ARRAY(struct backend, backends, MAX_BACKENDS);
+SHARED_ARRAY(struct pool, pools, MAX_BACKENDS);
 SHARED_ARRAY(struct port, ports, MAX_INTERFACES); /* by interface index */
 SHARED_ARRAY(struct control, control, 1);
 
+/* Written by the program. */
 BPF_TABLE_PINNED("percpu_array", __u32, struct traffic, traffic, MAX_BACKENDS, PINS "/traffic", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, reasons, REASONS, PINS "/reasons", 0);
-BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, events, EVENTS, PINS "/events", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, struct route, routes, ROUTE_LINES, PINS "/routes", 0);
-BPF_XDP_REDIRECT_MAP("devmap:" PINS "/egress", int, egress, MAX_INTERFACES); /* by interface index */
+BPF_TABLE_PINNED("percpu_array", __u32, __u32, turns, MAX_VIPS, PINS "/turns", 0); /* whose is next */
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, answers, 1, PINS "/answers", 0); /* jiffies << 32 | too big, since then */
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, scratch, 1, PINS "/scratch", 0);
+BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
+BPF_TABLE_PINNED("array", __u32, struct flow_line, fragments, FRAGMENT_LINES, PINS "/fragments", 0);
+BPF_TABLE_PINNED("array", __u32, struct connection, connections, MAX_CONNECTIONS, PINS "/connections", 0);
+BPF_TABLE_PINNED("array", __u32, __s64, loads, MAX_BACKENDS, PINS "/loads", 0); /* open connections */
+
+/* By index of the interface that the program runs on. */
+BPF_XDP_REDIRECT_MAP("devmap:" PINS "/egress", int, egress, MAX_INTERFACES);

@@ -26,30 +26,16 @@ static __always_inline slot_t *slot_at(__u32 first_line, __u32 size, __u64 hash)
 	return line ? &line->slot[slot % SLOTS_PER_LINE] : NULL;
 }
 
-/* The record of a backend that a flow was given to, if that is still the one. */
-static __always_inline struct backend *still_there(__s64 recorded, __u32 vip, __u32 *number)
-{
-	struct backend *backend;
-
-	if (recorded < 0)
-		return NULL;
-	*number = recorded & 0xffffff;
-	backend = backends.lookup(number);
-	if (!backend || !backend->mode || backend->vip != vip || backend->generation != (recorded >> 24 & 0xff))
-		return NULL;
-	return backend;
-}
-
 /*
  * In an unsettled slot: a TCP flow that begins goes to the current backend and is recorded. What has a record
  * follows it. The rest is older than the change and goes to the previous backend; so does a UDP flow, which has no
  * beginning to be seen, until the learning time is over.
  */
 static __always_inline int choose_unsettled(const struct packet *packet, const struct vip *vip, __u32 vip_number,
-					    __u64 table, __u64 hash, __u32 current, __u32 *number)
+					    __u64 table, __u64 slot_hash, __u32 current, __u32 *number)
 {
-	__u64 tag = flow_tag(hash, vip_number);
-	__u32 first_line = table, now = bpf_ktime_get_ns() >> TICK_SHIFT, idle = *(volatile const __u64 *)&vip->idle;
+	__u64 tag = flow_tag(packet->hash, vip_number);
+	__u32 first_line = table, now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle;
 	struct flow_line *line = flow_line(tag);
 	struct table_header *header = (struct table_header *)slots.lookup(&first_line);
 	slot_t *previous = NULL;
@@ -59,13 +45,13 @@ static __always_inline int choose_unsettled(const struct packet *packet, const s
 	if (!line || !header)
 		return DROP_INCONSISTENT;
 	if (header->previous_slots)
-		previous = slot_at(header->previous_line, header->previous_slots, hash);
+		previous = slot_at(header->previous_line, header->previous_slots, slot_hash);
 	if (previous)
 		old = *previous & ~SLOT_FLAG;
 	if (!begins(packet)) {
-		if (still_there(recall(line, tag, now, idle), vip_number, number))
+		if (still_there(recall(find_flow(line, tag, now, idle), tag, now), vip_number, number))
 			goto chosen;
-		if (packet->protocol == IPPROTO_TCP) {
+		if (packet->protocol == IPPROTO_TCP || packet->kind == ICMP_ERROR) {
 			*number = old;
 			goto chosen;
 		}
@@ -74,38 +60,11 @@ static __always_inline int choose_unsettled(const struct packet *packet, const s
 	backend = *number == NO_BACKEND ? NULL : backends.lookup(number);
 	if (!backend)
 		return DROP_NO_BACKEND;
-	remember(line, tag, (__u32)backend->generation << 24 | *number, now, idle);
+	remember(line, tag, recorded(backend, *number), FLOW_UNCOUNTED, now, idle);
 chosen:
 	if (*number == NO_BACKEND)
 		return DROP_NO_BACKEND;
 	if (*number != current && previous && !(*previous & SLOT_FLAG))
 		*previous |= SLOT_FLAG;
 	return FORWARDED;
-}
-
-/* Sets the number and the record of the flow's backend. */
-static __always_inline int choose(const struct packet *packet, const struct vip *vip, __u32 vip_number,
-				  const struct endpoint *client, __u32 *number, struct backend **backend)
-{
-	__u64 table = *(volatile const __u64 *)&vip->table; /* read once: it changes under traffic */
-	__u64 hash = flow_hash(client, packet->dest_port);
-	slot_t *slot, value;
-	int reason;
-
-	if (!(table >> 32))
-		return DROP_NO_BACKEND;
-	slot = slot_at((__u32)table + 1, table >> 32, hash);
-	if (!slot)
-		return DROP_INCONSISTENT;
-	value = *(volatile slot_t *)slot;
-	*number = value & ~SLOT_FLAG;
-	if (value & SLOT_FLAG) {
-		reason = choose_unsettled(packet, vip, vip_number, table, hash, value & ~SLOT_FLAG, number);
-		if (reason)
-			return reason;
-	} else if (*number == NO_BACKEND) {
-		return DROP_NO_BACKEND;
-	}
-	*backend = backends.lookup(number);
-	return *backend ? FORWARDED : DROP_INCONSISTENT;
 }

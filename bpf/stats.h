@@ -22,5 +22,13 @@ static __always_inline int count_reason(__u32 reason)
 
 	if (counter)
 		(*counter)++;
-	return reason < DROP_MALFORMED ? XDP_PASS : XDP_DROP;
+	return reason < ANSWER_ECHO ? XDP_PASS : reason < DROP_MALFORMED ? XDP_TX : XDP_DROP;
+}
+
+static __always_inline void count_event(__u32 event)
+{
+	__u64 *counter = events.lookup(&event);
+
+	if (counter)
+		(*counter)++;
 }

@@ -7,15 +7,13 @@ a value.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from enum import StrEnum
-from typing import TypeVar
 
+from l4lb import settings
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Vip, check
+from l4lb.model import Backend, Config, Endpoint, Protocol, Service, Vip
+from l4lb.rules import check
 
 Arguments = Mapping[str, object]
-_Value = TypeVar("_Value", str, int)
-_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 def apply_change(config: Config, operation: str, arguments: Arguments) -> Config:
@@ -50,11 +48,11 @@ def parse_question(arguments: Arguments) -> Question:
     Raises:
         UsageError: one of them is missing or wrong.
     """
-    protocol = Protocol.parse(_get(arguments, "protocol", str))
+    protocol = Protocol.parse(settings.value(arguments, "protocol", str))
     begins = arguments.get("begins", False)
     if not isinstance(begins, bool) or (begins and protocol is not Protocol.TCP):
         raise UsageError("only a TCP packet can be a SYN", "leave --syn out")
-    client, service = (Endpoint.parse(_get(arguments, name, str)) for name in ("client", "service"))
+    client, service = (Endpoint.parse(settings.value(arguments, name, str)) for name in ("client", "service"))
     return Question(protocol, client, service, begins)
 
 
@@ -84,46 +82,39 @@ def _suggestion(wrong: str, known: list[str], add: str) -> str:
 
 
 def _vip_add(config: Config, arguments: Arguments) -> Config:
-    protocol = Protocol.parse(_get(arguments, "protocol", str))
+    protocol = Protocol.parse(settings.value(arguments, "protocol", str))
     vip = Vip(
-        name=_get(arguments, "name", str),
-        endpoint=Endpoint.parse(_get(arguments, "address", str)),
-        protocol=protocol,
-        mode=_choice(arguments, "mode", Mode, Mode.NAT),
-        scheduler=_choice(arguments, "scheduler", Scheduler, Scheduler.MAGLEV),
-        idle_timeout=_get(arguments, "idle_timeout", int) if "idle_timeout" in arguments else protocol.idle_timeout,
+        name=settings.value(arguments, "name", str),
+        service=Service.parse(settings.value(arguments, "address", str), protocol),
+        idle_timeout=protocol.idle_timeout,
     )
-    return _with_vips(config, (*config.vips, vip))
+    return _with_vips(config, (*config.vips, _with_settings(vip, arguments)))
 
 
 def _vip_set(config: Config, arguments: Arguments) -> Config:
-    vip = find_vip(config, _get(arguments, "name", str))
-    return _with_vip(
-        config,
-        replace(
-            vip,
-            mode=_choice(arguments, "mode", Mode, vip.mode),
-            scheduler=_choice(arguments, "scheduler", Scheduler, vip.scheduler),
-            idle_timeout=_get(arguments, "idle_timeout", int) if "idle_timeout" in arguments else vip.idle_timeout,
-        ),
-    )
+    vip = find_vip(config, settings.value(arguments, "name", str))
+    return _with_vip(config, _with_settings(vip, arguments))
+
+
+def _with_settings(vip: Vip, arguments: Arguments) -> Vip:
+    return replace(vip, **settings.parse(arguments, arguments))  # type: ignore[arg-type]
 
 
 def _vip_remove(config: Config, arguments: Arguments) -> Config:
-    gone = find_vip(config, _get(arguments, "name", str))
+    gone = find_vip(config, settings.value(arguments, "name", str))
     return _with_vips(config, tuple(vip for vip in config.vips if vip is not gone))
 
 
 def _backend_add(config: Config, arguments: Arguments) -> Config:
     vip, endpoint = _vip_and_endpoint(config, arguments)
-    weight = _get(arguments, "weight", int) if "weight" in arguments else 1
+    weight = settings.value(arguments, "weight", int) if "weight" in arguments else 1
     return _with_vip(config, replace(vip, backends=(*vip.backends, Backend(endpoint, weight))))
 
 
 def _backend_set(config: Config, arguments: Arguments) -> Config:
     vip, endpoint = _vip_and_endpoint(config, arguments)
     old = _find_backend(vip, endpoint)
-    new = replace(old, weight=_get(arguments, "weight", int))
+    new = replace(old, weight=settings.value(arguments, "weight", int))
     return _with_vip(
         config, replace(vip, backends=tuple(new if backend is old else backend for backend in vip.backends))
     )
@@ -136,8 +127,13 @@ def _backend_remove(config: Config, arguments: Arguments) -> Config:
 
 
 def _vip_and_endpoint(config: Config, arguments: Arguments) -> tuple[Vip, Endpoint]:
-    vip = find_vip(config, _get(arguments, "vip", str))
-    return vip, Endpoint.parse(_get(arguments, "address", str), default_port=vip.endpoint.port)
+    vip = find_vip(config, settings.value(arguments, "vip", str))
+    return vip, Endpoint.parse(settings.value(arguments, "address", str), default_port=_default_port(vip))
+
+
+def _default_port(vip: Vip) -> int:
+    """The VIP's, or 0 for the one that the client chose."""
+    return vip.service.first_port if vip.service.is_single else 0
 
 
 def _with_vip(config: Config, changed: Vip) -> Config:
@@ -149,25 +145,9 @@ def _with_vips(config: Config, vips: tuple[Vip, ...]) -> Config:
     return replace(config, vips=tuple(sorted(vips, key=lambda vip: vip.name)))
 
 
-def _get(arguments: Arguments, name: str, kind: type[_Value]) -> _Value:
-    value = arguments.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UsageError(f"{name} is missing or no {'text' if kind is str else 'whole number'}", f"give {name}")
-    return value
-
-
-def _choice(arguments: Arguments, name: str, kind: type[_Choice], default: _Choice) -> _Choice:
-    if name not in arguments:
-        return default
-    try:
-        return kind(_get(arguments, name, str))
-    except ValueError:
-        raise UsageError(f"{name} {arguments[name]!r} is not known", f"use {' or '.join(kind)}") from None
-
-
 _CHANGES: dict[str, tuple[Callable[[Config, Arguments], Config], tuple[str, ...]]] = {
-    "vip.add": (_vip_add, ("name", "address", "protocol", "mode", "scheduler", "idle_timeout")),
-    "vip.set": (_vip_set, ("name", "mode", "scheduler", "idle_timeout")),
+    "vip.add": (_vip_add, ("name", "address", "protocol", *settings.SETTINGS)),
+    "vip.set": (_vip_set, ("name", *settings.SETTINGS)),
     "vip.remove": (_vip_remove, ("name",)),
     "backend.add": (_backend_add, ("vip", "address", "weight")),
     "backend.set": (_backend_set, ("vip", "address", "weight")),

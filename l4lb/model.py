@@ -1,25 +1,25 @@
-"""What the operator wants: virtual IPs, their backends, and the rules that every set of them obeys.
+"""What the operator wants: virtual IPs and their backends, as immutable values.
 
-The values are immutable. The command line, the wire and the state file all come to the same checks here.
+The rules that every set of them obeys are in :mod:`l4lb.rules`.
 """
 
 import enum
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Self
 
 from l4lb.errors import UsageError
 
 IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
+MAX_PORT = 65_535
 MAX_WEIGHT = 65_535
-MAX_BACKENDS = 1_024  # per VIP: with 65,537 slots, shares stay within 2 % of their weights
 MAX_SEED = 2**64 - 1
 MAX_IDLE_TIMEOUT = 7 * 24 * 3600
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+GUE_PORT = 6080  # IANA's for GUE
+POOL_SIZES = tuple(2**power for power in range(8, 17))
 
 
 class Protocol(enum.IntEnum):
@@ -50,29 +50,61 @@ class Mode(enum.StrEnum):
     """How packets reach a backend.
 
     * ``nat``: the destination is rewritten to the backend, and its answers' source back; the gateway is its route.
+    * ``fullnat``: the source is rewritten too, to the gateway's, so that answers need no route through it.
     * ``dsr``: only the MAC address is rewritten; the backend has the VIP on its loopback and answers directly.
+    * ``ipip``: the packet is put into another IP packet, to the backend, which has the VIP and answers directly.
+    * ``gue``: the same, inside UDP.
     """
 
     NAT = "nat"
+    FULLNAT = "fullnat"
     DSR = "dsr"
+    IPIP = "ipip"
+    GUE = "gue"
+
+    @property
+    def translates(self) -> bool:
+        """Whether addresses are rewritten, and so answers have to come back through the gateway."""
+        return self in (Mode.NAT, Mode.FULLNAT)
+
+    @property
+    def tunnels(self) -> bool:
+        """Whether packets get an outer header."""
+        return self in (Mode.IPIP, Mode.GUE)
 
 
 class Scheduler(enum.StrEnum):
-    """How a flow's backend is chosen."""
+    """How a flow's backend is chosen.
+
+    * ``maglev``: by a hash of the flow, in proportion to the weights.
+    * ``source-hash``: by a hash of the client's address, or of the network that it is in.
+    * ``round-robin``: each new flow to the next backend, in proportion to the weights.
+    * ``least-connections``: each new flow to the backend with the fewest open ones for its weight.
+    * ``random``: by chance, in proportion to the weights.
+    """
 
     MAGLEV = "maglev"
+    SOURCE_HASH = "source-hash"
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+    RANDOM = "random"
+
+    @property
+    def hashes(self) -> bool:
+        """Whether the choice can be repeated; if not, each flow is recorded."""
+        return self in (Scheduler.MAGLEV, Scheduler.SOURCE_HASH)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """An address and a port (host byte order)."""
+    """An address and a port (host byte order); port 0 stands for the one that the client chose."""
 
     address: IPAddress
     port: int
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
+        return f"{host}:{self.port}" if self.port else host
 
     @classmethod
     def parse(cls, text: str, default_port: int | None = None) -> Self:
@@ -81,29 +113,99 @@ class Endpoint:
         Raises:
             UsageError: it is neither.
         """
-        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
-        if bracketed:
-            host, port = bracketed[1], bracketed[2]
-        elif text.count(":") > 1:
-            raise UsageError(
-                f"address {text!r} is not unambiguous", "put an IPv6 address in brackets, as in [2001:db8::1]:80"
-            )
-        else:
-            host, colon, rest = text.partition(":")
-            port = rest if colon else None
-        try:
-            address = ip_address(host)
-        except ValueError:
-            raise UsageError(f"{host!r} is no IP address", "write it as in 192.0.2.10:80 or [2001:db8::1]:80") from None
+        address, port = _split(text)
         if port is None and default_port is None:
             raise UsageError(f"address {text!r} has no port", f"write it as in {cls(address, 80)}")
         return cls(address, _port(port) if port is not None else default_port or 0)
 
 
+def _split(text: str) -> tuple[IPAddress, str | None]:
+    """An address, and what stands behind its colon."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2]
+    elif text.count(":") > 1:
+        raise UsageError(
+            f"address {text!r} is not unambiguous", "put an IPv6 address in brackets, as in [2001:db8::1]:80"
+        )
+    else:
+        host, colon, rest = text.partition(":")
+        port = rest if colon else None
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise UsageError(f"{host!r} is no IP address", "write it as in 192.0.2.10:80 or [2001:db8::1]:80") from None
+    return address, port
+
+
 def _port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= 65_535:
-        raise UsageError(f"port {text!r} is not between 1 and 65535", "give the port that the service listens on")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_PORT:
+        raise UsageError(f"port {text!r} is not between 1 and {MAX_PORT}", "give the port that the service listens on")
     return int(text)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Service:
+    """What clients connect to: an address, the first and the last of its ports, and a protocol."""
+
+    address: IPAddress
+    first_port: int
+    last_port: int
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        return f"{self.place}/{self.protocol.label}"
+
+    @property
+    def place(self) -> str:
+        """Address and ports, as users write them."""
+        return f"{Endpoint(self.address, 0)}:{self.ports}"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address and the first port."""
+        return Endpoint(self.address, self.first_port)
+
+    @property
+    def ports(self) -> str:
+        """As users write them: ``80``, ``8000-8999`` or ``*``."""
+        if (self.first_port, self.last_port) == (1, MAX_PORT):
+            return "*"
+        return str(self.first_port) if self.is_single else f"{self.first_port}-{self.last_port}"
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is of one port only."""
+        return self.first_port == self.last_port
+
+    def takes(self, endpoint: Endpoint, protocol: Protocol) -> bool:
+        """Whether a packet to `endpoint` is for it, unless a narrower one takes it."""
+        return (self.address, self.protocol) == (endpoint.address, protocol) and (
+            self.first_port <= endpoint.port <= self.last_port
+        )
+
+    @property
+    def breadth(self) -> tuple[int, int]:
+        """Of those that take a packet, the one with the least gets it."""
+        return self.last_port - self.first_port, -self.first_port
+
+    @classmethod
+    def parse(cls, text: str, protocol: Protocol) -> Self:
+        """From ``192.0.2.1:80``, ``192.0.2.1:8000-8999`` or ``192.0.2.1:*``.
+
+        Raises:
+            UsageError: it is none of them.
+        """
+        address, ports = _split(text)
+        if ports is None:
+            raise UsageError(f"address {text!r} has no port", f"write it as in {Endpoint(address, 80)}, or :* for all")
+        if ports == "*":
+            return cls(address, 1, MAX_PORT, protocol)
+        first, dash, last = ports.partition("-")
+        service = cls(address, _port(first), _port(last) if dash else _port(first), protocol)
+        if service.last_port < service.first_port:
+            raise UsageError(f"ports {ports} end before they begin", "write the lower one first")
+        return service
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +218,41 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Vip:
-    """A virtual IP: an address, port and protocol that clients use, and the backends that serve it.
+    """A virtual IP: what clients connect to, and the backends that serve it.
 
     Attributes:
         idle_timeout: seconds that a flow may be silent and still keeps its backend when the backends change.
+        sources: of outer headers, and of packets by fullnat; one network per family of the backends at most. Without one,
+            the address by which the gateway reaches the backend.
+        gue_port: UDP port that the backends take tunnelled packets at.
+        mss: the largest segment in bytes that SYNs may announce; 0: any.
+        client_prefix: how many bits of a client's address source-hash goes by; 0: all.
+        pool: how many connections to each server fullnat has room for; a power of two.
     """
 
     name: str
-    endpoint: Endpoint
-    protocol: Protocol
+    service: Service
     mode: Mode = Mode.NAT
     scheduler: Scheduler = Scheduler.MAGLEV
     backends: tuple[Backend, ...] = ()
     idle_timeout: int = 300
+    sources: tuple[IPNetwork, ...] = ()
+    gue_port: int = GUE_PORT
+    mss: int = 0
+    client_prefix: int = 0
+    pool: int = 4_096
+
+    @property
+    def protocol(self) -> Protocol:
+        """The transport protocol."""
+        return self.service.protocol
 
     def __str__(self) -> str:
-        return f"{self.endpoint}/{self.protocol.label}"
+        return str(self.service)
+
+    def source_for(self, backend: IPAddress) -> IPNetwork | None:
+        """Where packets to a backend come from, if that is configured."""
+        return next((source for source in self.sources if source.version == backend.version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,99 +266,7 @@ class Config:
     vips: tuple[Vip, ...] = field(default=())
     seed: int = 0
 
-
-def check(config: Config) -> None:
-    """Makes sure that a configuration obeys the rules.
-
-    Raises:
-        UsageError: the first rule that it breaks.
-    """
-    for problem in problems(config):
-        raise problem
-
-
-def problems(config: Config) -> Iterator[UsageError]:
-    """Every rule that a configuration breaks."""
-    if not 0 <= config.seed <= MAX_SEED:
-        yield UsageError(f"seed {config.seed} does not fit into 64 bits", f"use 0 to {MAX_SEED}")
-    names: set[str] = set()
-    listening: dict[tuple[Endpoint, Protocol], Vip] = {}
-    answering: dict[tuple[Endpoint, Protocol], Vip] = {}
-    for vip in config.vips:
-        if not _NAME.fullmatch(vip.name):
-            yield UsageError(
-                f"VIP name {vip.name!r} is not allowed",
-                "use up to 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
-            )
-        if vip.name in names:
-            yield UsageError(
-                f"VIP {vip.name} exists already", f"choose another name, or change it with `l4lb vip set {vip.name}`"
-            )
-        names.add(vip.name)
-        yield from _address_problems("VIP", vip.endpoint.address)
-        if not 1 <= vip.idle_timeout <= MAX_IDLE_TIMEOUT:
-            yield UsageError(
-                f"idle timeout {vip.idle_timeout} of VIP {vip.name} is not between 1 and {MAX_IDLE_TIMEOUT} seconds",
-                "leave it out where nothing is known of the service",
-            )
-        other = listening.setdefault((vip.endpoint, vip.protocol), vip)
-        if other is not vip:
-            yield UsageError(
-                f"VIPs {other.name} and {vip.name} would have the same address {vip}",
-                "choose another address, port or protocol",
-            )
-        yield from _backend_problems(vip)
-    for vip in config.vips:
-        for backend in vip.backends if vip.mode is Mode.NAT else ():
-            served = answering.setdefault((backend.endpoint, vip.protocol), vip)
-            if served is not vip:
-                yield UsageError(
-                    f"backend {backend.endpoint}/{vip.protocol.label} would serve VIPs {served.name} and {vip.name}"
-                    " by nat",
-                    "answers are told apart by their source: use another port on the backend, or mode dsr",
-                )
-            if (backend.endpoint, vip.protocol) in listening:
-                yield UsageError(
-                    f"backend {backend.endpoint} of VIP {vip.name} is a VIP itself", "give the server's own address"
-                )
-
-
-def _backend_problems(vip: Vip) -> Iterator[UsageError]:
-    if len(vip.backends) > MAX_BACKENDS:
-        yield UsageError(f"VIP {vip.name} has more than {MAX_BACKENDS:,} backends", "spread them over several VIPs")
-    seen: set[Endpoint] = set()
-    for backend in vip.backends:
-        if backend.endpoint in seen:
-            yield UsageError(
-                f"backend {backend.endpoint} of VIP {vip.name} exists already",
-                f"change it with `l4lb backend set {vip.name} {backend.endpoint} --weight N`",
-            )
-        seen.add(backend.endpoint)
-        yield from _address_problems("backend", backend.endpoint.address)
-        if backend.endpoint.address == vip.endpoint.address:
-            yield UsageError(
-                f"backend {backend.endpoint} has the address of its VIP {vip.name}", "give the server's own address"
-            )
-        if vip.mode is Mode.DSR and backend.endpoint.port != vip.endpoint.port:
-            yield UsageError(
-                f"backend {backend.endpoint} of VIP {vip.name} has another port than the VIP",
-                f"mode dsr keeps the port: use {vip.endpoint.port}, or mode nat",
-            )
-        if not 0 <= backend.weight <= MAX_WEIGHT:
-            yield UsageError(
-                f"weight {backend.weight} is not between 0 and {MAX_WEIGHT}", "use 0 for no flows, 1 for an equal share"
-            )
-
-
-def _address_problems(what: str, address: IPAddress) -> Iterator[UsageError]:
-    if address.version == 6:
-        yield UsageError(f"{what} address {address} is IPv6", "this version balances IPv4: give an IPv4 address")
-    elif (
-        address.is_unspecified
-        or address.is_multicast
-        or address.is_loopback
-        or address == IPv4Address("255.255.255.255")
-    ):
-        yield UsageError(
-            f"{what} address {address} is no address of a single host on the network", "give a unicast address"
-        )
+    def vip_for(self, endpoint: Endpoint, protocol: Protocol) -> Vip | None:
+        """The VIP that takes packets to `endpoint`: the narrowest."""
+        taking = [vip for vip in self.vips if vip.service.takes(endpoint, protocol)]
+        return min(taking, key=lambda vip: vip.service.breadth, default=None)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Vip, problems
+from l4lb import settings
+from l4lb.model import Backend, Config, Endpoint, Protocol, Service, Vip
+from l4lb.rules import problems
 
 FORMAT = "l4lb-state"
 VERSION = 1
@@ -28,11 +30,9 @@ def encode(config: Config) -> bytes:
         "vips": [
             {
                 "name": vip.name,
-                "address": str(vip.endpoint),
+                "address": vip.service.place,
                 "protocol": vip.protocol.label,
-                "mode": str(vip.mode),
-                "scheduler": str(vip.scheduler),
-                "idle_timeout": vip.idle_timeout,
+                **settings.plain(vip),
                 "backends": [{"address": str(backend.endpoint), "weight": backend.weight} for backend in vip.backends],
             }
             for vip in config.vips

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Connections whose answers cannot be told apart by their source alone: fullnat's, which come back to an address and port
+ * of the gateway's pool, and those of a server that serves several VIPs by nat. Each server has a pool of places. The place
+ * of a connection is one of a few that its client hashes to; so it is found again without a second table, and as its
+ * number is the port that fullnat sends from, an answer finds it by looking there.
+ */
+
+#define CLAIMED (0xffffffffULL) /* of no backend: a place that is being filled */
+
+static __always_inline __u64 connection_state(__u32 state, __u32 now, __u32 backend)
+{
+	return (__u64)state << 56 | (__u64)(now & TICK_MASK) << 32 | backend;
+}
+
+static __always_inline int connection_is_over(__u64 state, __u32 now, __u32 idle)
+{
+	__u32 number;
+
+	return is_over(state >> 32, now, idle) || ((__u32)state != CLAIMED && !still_there((__u32)state, -1, &number));
+}
+
+static __always_inline __u64 pool_of(__u32 backend)
+{
+	struct pool *pool = pools.lookup(&backend);
+
+	return pool ? *(volatile __u64 *)&pool->word : 0;
+}
+
+static __always_inline struct connection *connection_at(__u64 pool, __u32 place)
+{
+	__u32 number = (__u32)pool + place;
+
+	return place < pool >> 32 ? connections.lookup(&number) : NULL;
+}
+
+/* Takes note of the packet. */
+static __always_inline void touch(const struct packet *packet, struct connection *connection, __u32 now)
+{
+	__u64 old = *(volatile __u64 *)&connection->state;
+	__u64 new = connection_state(next_state(packet, old >> 56), now, old);
+
+	if (new != old)
+		__sync_val_compare_and_swap(&connection->state, old, new);
+}
+
+static __always_inline __u32 home_of(const struct endpoint *client)
+{
+	return flow_hash(client, 0) >> 32;
+}
+
+static __always_inline int is_client(const struct connection *connection, const struct endpoint *client)
+{
+	return connection->client_hi == client->hi && connection->client_lo == client->lo &&
+	       connection->client_port == client->port;
+}
+
+/*
+ * The place of the packet's connection to a backend; a new one for a connection that begins. Sets *place.
+ */
+static __always_inline int find_place(const struct packet *packet, const struct vip *vip, const struct backend *backend,
+				      __u32 number, __u32 *place, struct connection **found)
+{
+	__u32 home = home_of(&packet->from), now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle;
+	__u32 best = 0, longest = 0, silent, i, at;
+	__u32 record = recorded(backend, number);
+	struct connection *connection;
+	__u64 pool = pool_of(number), state, free_state = 0;
+
+	if (!pool)
+		return DROP_INCONSISTENT;
+	for (i = 0; i < POOL_PROBES; i++) {
+		at = (home + i) & ((pool >> 32) - 1);
+		connection = connection_at(pool, at);
+		if (!connection)
+			return DROP_INCONSISTENT;
+		state = *(volatile __u64 *)&connection->state;
+		if (!state) {
+			silent = 0xffffffff;
+		} else if (connection_is_over(state, now, idle)) {
+			silent = 0xfffffffe;
+		} else if (is_client(connection, &packet->from) && (__u32)state == record &&
+			   connection->service_port == packet->to.port) {
+			*place = at;
+			*found = connection;
+			touch(packet, connection, now);
+			return FORWARDED;
+		} else if (is_client(connection, &packet->from) && (backend->flags & BACKEND_SHARED)) {
+			return DROP_NO_PORT; /* lives, and is another VIP's */
+		} else {
+			/* One that is no more than a SYN gives way to another. */
+			silent = state >> 56 == FLOW_BEGUN ? 1 + ((now - (state >> 32)) & TICK_MASK) : 0;
+		}
+		if (silent > longest) {
+			longest = silent;
+			best = at;
+			free_state = state;
+		}
+	}
+	if (packet->kind == ICMP_ERROR || (packet->protocol == IPPROTO_TCP && !begins(packet)))
+		return DROP_NO_CONNECTION;
+	connection = connection_at(pool, best);
+	if (!longest || !connection ||
+	    __sync_val_compare_and_swap(&connection->state, free_state, connection_state(FLOW_BEGUN, now, CLAIMED)) !=
+		    free_state)
+		return DROP_NO_PORT;
+	connection->client_hi = packet->from.hi;
+	connection->client_lo = packet->from.lo;
+	connection->client_port = packet->from.port;
+	connection->service_port = packet->to.port;
+	*(volatile __u64 *)&connection->state = connection_state(FLOW_BEGUN, now, record);
+	count_event(CONNECTION_MADE);
+	*place = best;
+	*found = connection;
+	return FORWARDED;
+}
+
+/* The address and port that a place stands for. */
+static __always_inline void source_of(const struct backend *backend, __u32 place, struct endpoint *source)
+{
+	__u32 last = bpf_ntohl(backend->source_lo >> 32) + place / POOL_PORTS;
+
+	source->hi = backend->source_hi;
+	source->lo = (__u64)bpf_htonl(last) << 32 | (__u32)backend->source_lo;
+	source->port = bpf_htons(POOL_PORT + place % POOL_PORTS);
+}
+
+/* The connection that an answer belongs to, and its backend in place of any other of the same server. */
+static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend, __u32 *number)
+{
+	__u32 now = ticks_now(), home, i, place;
+	__u64 pool = pool_of(*number), state;
+	struct connection *connection;
+	struct backend *owner;
+	struct vip *vip;
+	__u32 vip_number;
+
+	if (!pool)
+		return NULL;
+	if ((*backend)->flags & BACKEND_SHARED) {
+		home = home_of(&packet->to);
+		for (i = 0; i < POOL_PROBES; i++) {
+			connection = connection_at(pool, (home + i) & ((pool >> 32) - 1));
+			if (connection && *(volatile __u64 *)&connection->state && is_client(connection, &packet->to))
+				goto found;
+		}
+		return NULL;
+	}
+	if (packet->to.hi != (*backend)->source_hi || (__u32)packet->to.lo != (__u32)(*backend)->source_lo)
+		return NULL;
+	place = bpf_ntohl(packet->to.lo >> 32) - bpf_ntohl((*backend)->source_lo >> 32);
+	place = place * POOL_PORTS + bpf_ntohs(packet->to.port) - POOL_PORT;
+	if (bpf_ntohs(packet->to.port) < POOL_PORT || bpf_ntohs(packet->to.port) >= POOL_PORT + POOL_PORTS)
+		return NULL;
+	connection = connection_at(pool, place);
+	if (!connection)
+		return NULL;
+found:
+	state = *(volatile __u64 *)&connection->state;
+	owner = state ? still_there((__u32)state, -1, number) : NULL;
+	if (!owner)
+		return NULL;
+	vip_number = owner->vip;
+	vip = vips.lookup(&vip_number);
+	if (!vip || connection_is_over(state, now, *(volatile const __u64 *)&vip->idle))
+		return NULL;
+	touch(packet, connection, now);
+	*backend = owner;
+	return connection;
+}
