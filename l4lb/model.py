@@ -20,6 +20,7 @@ MAX_SEED = 2**64 - 1
 MAX_IDLE_TIMEOUT = 7 * 24 * 3600
 GUE_PORT = 6080  # IANA's for GUE
 POOL_SIZES = tuple(2**power for power in range(8, 17))
+POOL = 4_096  # where nothing else is said
 
 
 class Protocol(enum.IntEnum):
@@ -95,12 +96,20 @@ class Scheduler(enum.StrEnum):
         return self in (Scheduler.MAGLEV, Scheduler.SOURCE_HASH)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+def _order(address: IPAddress) -> tuple[int, int]:
+    """A key to sort addresses of both families by, which have no order among them in Python."""
+    return address.version, int(address)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An address and a port (host byte order); port 0 stands for the one that the client chose."""
 
     address: IPAddress
     port: int
+
+    def __lt__(self, other: Self) -> bool:
+        return (_order(self.address), self.port) < (_order(other.address), other.port)
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
@@ -131,6 +140,8 @@ def _split(text: str) -> tuple[IPAddress, str | None]:
     else:
         host, colon, rest = text.partition(":")
         port = rest if colon else None
+    if "%" in host:
+        raise UsageError(f"address {host!r} is valid on one link only", "leave out the % and what follows it")
     try:
         address = ip_address(host)
     except ValueError:
@@ -144,7 +155,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Service:
     """What clients connect to: an address, the first and the last of its ports, and a protocol."""
 
@@ -222,8 +233,8 @@ class Vip:
 
     Attributes:
         idle_timeout: seconds that a flow may be silent and still keeps its backend when the backends change.
-        sources: of outer headers, and of packets by fullnat; one network per family of the backends at most. Without one,
-            the address by which the gateway reaches the backend.
+        sources: of outer headers, and of packets by fullnat; one network per family of the backends at most. Without
+            one, the address by which the gateway reaches the backend.
         gue_port: UDP port that the backends take tunnelled packets at.
         mss: the largest segment in bytes that SYNs may announce; 0: any.
         client_prefix: how many bits of a client's address source-hash goes by; 0: all.
@@ -240,7 +251,7 @@ class Vip:
     gue_port: int = GUE_PORT
     mss: int = 0
     client_prefix: int = 0
-    pool: int = 4_096
+    pool: int = POOL
 
     @property
     def protocol(self) -> Protocol:

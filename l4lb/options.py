@@ -16,6 +16,7 @@ class RunOptions:
 
     Attributes:
         xdp_mode: one of :data:`XDP_MODES`.
+        echo: whether the program answers pings to VIPs; if not, they are the kernel's.
         announce: whether VIP addresses are put on an interface, so that the kernel answers ARP for them.
         seed: None keeps the saved one.
         reset_state: whether to begin with nothing if the state file is damaged.
@@ -28,5 +29,6 @@ class RunOptions:
     xdp_mode: str = "native"
     pins: Path = DEFAULT_PINS
     announce: bool = True
+    echo: bool = True
     seed: int | None = None
     reset_state: bool = False

@@ -15,6 +15,7 @@ from l4lb.model import (
     Config,
     Endpoint,
     IPAddress,
+    IPNetwork,
     Mode,
     Protocol,
     Scheduler,
@@ -25,6 +26,7 @@ from l4lb.model import (
 MAX_BACKENDS = 1_024  # per VIP: with 65,537 slots, shares stay within 2 % of their weights
 MSS_RANGE = (88, 65_495)  # what an IPv4 header leaves of 128 bytes, and of the longest packet
 MAX_POOL_ADDRESSES = 64
+POOL_PORTS = 16_384  # that fullnat sends from, per address: POOL_PORTS in bpf/abi.h
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -86,7 +88,7 @@ def _option_problems(vip: Vip) -> Iterator[UsageError]:
             "use 0 to leave SYNs as they are",
         )
     if vip.mss and vip.protocol is not Protocol.TCP:
-        yield UsageError(f"VIP {vip.name} is no TCP service, and has no MSS", "leave --mss out")
+        yield UsageError(f"VIP {vip.name} is no TCP service, and has no MSS", "leave --mss out or set it to 0")
     bits = vip.service.address.max_prefixlen
     if not 0 <= vip.client_prefix <= bits:
         yield UsageError(
@@ -96,7 +98,7 @@ def _option_problems(vip: Vip) -> Iterator[UsageError]:
     if vip.client_prefix and vip.scheduler is not Scheduler.SOURCE_HASH:
         yield UsageError(
             f"VIP {vip.name} goes by no client prefix, as its scheduler is {vip.scheduler}",
-            "leave --client-prefix out, or use --scheduler source-hash",
+            "leave --client-prefix out or set it to 0, or use --scheduler source-hash",
         )
     if vip.pool not in POOL_SIZES:
         yield UsageError(
@@ -110,7 +112,7 @@ def _source_problems(vip: Vip) -> Iterator[UsageError]:
     if vip.sources and not (vip.mode.tunnels or vip.mode is Mode.FULLNAT):
         yield UsageError(
             f"mode {vip.mode} of VIP {vip.name} keeps the client's address as source",
-            "leave --source out, or use mode fullnat, ipip or gue",
+            "leave --source out (`l4lb vip set` takes it back by --no-source), or use mode fullnat, ipip or gue",
         )
     versions = [source.version for source in vip.sources]
     if len(versions) != len(set(versions)):
@@ -127,11 +129,21 @@ def _source_problems(vip: Vip) -> Iterator[UsageError]:
                 f"source {source} of VIP {vip.name} has more than {MAX_POOL_ADDRESSES} addresses",
                 "fullnat makes them the gateway's own: use a part of it",
             )
+    own = vip.source_for(vip.service.address)
+    addresses = own.num_addresses if own is not None else 1
+    if vip.mode is Mode.FULLNAT and vip.pool > POOL_PORTS * addresses:
+        yield UsageError(
+            f"pool {vip.pool} of VIP {vip.name} is larger than the {POOL_PORTS * addresses} ports"
+            f" of {own or 'the one address that the gateway sends from'}",
+            f"use --pool {POOL_PORTS * addresses}, or a --source of {-(-vip.pool // POOL_PORTS)} addresses",
+        )
 
 
 def _answer_problems(config: Config, listening: Mapping[Service, Vip]) -> Iterator[UsageError]:
     """Answers of translated backends are told apart by their source."""
-    single = {(service.address, service.first_port, service.protocol) for service in listening if service.is_single}
+    services: dict[tuple[IPAddress, Protocol], list[Service]] = {}
+    for service in listening:
+        services.setdefault((service.address, service.protocol), []).append(service)
     exact: dict[_Server, Vip] = {}
     wide: dict[tuple[IPAddress, Protocol], Vip] = {}
     for vip in config.vips:
@@ -141,11 +153,21 @@ def _answer_problems(config: Config, listening: Mapping[Service, Vip]) -> Iterat
                 other = exact.setdefault((address, port, vip.protocol), vip)
                 if Mode.FULLNAT in (vip.mode, other.mode) and vip.mode is not other.mode:
                     yield _twice(backend, vip, other, "use the same mode for both, or another port on the backend")
+                elif vip.mode is Mode.FULLNAT and _pool(vip, address) != _pool(other, address):
+                    yield UsageError(
+                        f"backend {backend.endpoint}/{vip.protocol.label} would serve VIPs {other.name} and {vip.name}"
+                        " by fullnat from different sources or pools, though a server has one pool of connections",
+                        "give both VIPs the same --source and --pool, or use another port on the backend",
+                    )
             else:
                 other = wide.setdefault((address, vip.protocol), vip)
                 if other is not vip:
                     yield _twice(backend, vip, other, "each takes a range of its ports: give one of them a single port")
-            if (address, port, vip.protocol) in single:
+            first, last = (port, port) if port else (vip.service.first_port, vip.service.last_port)
+            if any(
+                service.first_port <= last and first <= service.last_port
+                for service in services.get((address, vip.protocol), ())
+            ):
                 yield UsageError(
                     f"backend {backend.endpoint} of VIP {vip.name} is a VIP itself", "give the server's own address"
                 )
@@ -155,10 +177,15 @@ def _answer_problems(config: Config, listening: Mapping[Service, Vip]) -> Iterat
             yield _twice(Backend(Endpoint(address, port)), vip, other_vip, "use a port outside of the other's range")
 
 
+def _pool(vip: Vip, backend: IPAddress) -> tuple[IPNetwork | None, int]:
+    """What the connections to a backend are made from."""
+    return vip.source_for(backend), vip.pool
+
+
 def _twice(backend: Backend, vip: Vip, other: Vip, way_out: str) -> UsageError:
     return UsageError(
-        f"backend {backend.endpoint}/{vip.protocol.label} would serve VIP {other.name} by {other.mode} and VIP {vip.name}"
-        f" by {vip.mode}, so its answers could not be told apart",
+        f"backend {backend.endpoint}/{vip.protocol.label} would serve VIP {other.name} by {other.mode}"
+        f" and VIP {vip.name} by {vip.mode}, so its answers could not be told apart",
         way_out,
     )
 

@@ -71,6 +71,8 @@ def parse_network(text: str) -> IPNetwork:
     Raises:
         UsageError: it is neither.
     """
+    if "%" in text:
+        raise UsageError(f"network {text!r} is valid on one link only", "leave out the % and what follows it")
     try:
         return ip_network(text)
     except ValueError as error:

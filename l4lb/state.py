@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from l4lb.errors import L4lbError, UsageError
 from l4lb import settings
+from l4lb.errors import L4lbError, UsageError
 from l4lb.model import Backend, Config, Endpoint, Protocol, Service, Vip
 from l4lb.rules import problems
 
@@ -81,15 +82,15 @@ def _config(content: Mapping[str, Any]) -> Config:
 
 
 def _vip(saved: Mapping[str, Any]) -> Vip:
-    return Vip(
+    """A VIP as it was saved; a setting that is younger than the file has its default."""
+    vip = Vip(
         name=str(saved["name"]),
-        endpoint=Endpoint.parse(saved["address"]),
-        protocol=Protocol.parse(saved["protocol"]),
-        mode=Mode(saved["mode"]),
-        scheduler=Scheduler(saved["scheduler"]),
-        idle_timeout=int(saved["idle_timeout"]),
-        backends=tuple(Backend(Endpoint.parse(each["address"]), int(each["weight"])) for each in saved["backends"]),
+        service=Service.parse(saved["address"], Protocol.parse(saved["protocol"])),
+        backends=tuple(
+            Backend(Endpoint.parse(each["address"], default_port=0), int(each["weight"])) for each in saved["backends"]
+        ),
     )
+    return replace(vip, **settings.parse(saved, saved))  # type: ignore[arg-type]
 
 
 class StateFile:

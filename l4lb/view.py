@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from l4lb import settings
 from l4lb.changes import find_vip
 from l4lb.model import Config, Endpoint, Vip
 
@@ -102,12 +103,11 @@ def _vip_view(vip: Vip, live: Live) -> View:
         total += live.traffic.get((vip.name, backend.endpoint), Traffic())
     return {
         "name": vip.name,
-        "address": str(vip.endpoint.address),
-        "port": vip.endpoint.port,
+        "address": str(vip.service.address),
+        "port": vip.service.first_port,
+        **({} if vip.service.is_single else {"last_port": vip.service.last_port}),
         "protocol": vip.protocol.label,
-        "mode": str(vip.mode),
-        "scheduler": str(vip.scheduler),
-        "idle_timeout": vip.idle_timeout,
+        **settings.plain(vip),
         "settling": vip.name in live.settling,
         **total.view(),
         "backends": _backend_views(vip, live),
@@ -118,7 +118,7 @@ def _backend_views(vip: Vip, live: Live) -> list[View]:
     return [
         {
             "address": str(backend.endpoint.address),
-            "port": backend.endpoint.port,
+            "port": backend.endpoint.port or None,  # None: the one that the client chose
             "weight": backend.weight,
             "state": "unknown",  # nothing checks their health
             "next_hop": live.next_hops.get((vip.name, backend.endpoint), "unresolved"),

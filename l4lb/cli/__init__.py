@@ -51,7 +51,7 @@ class _Group(click.Group):
 )
 @click.pass_context
 def cli(ctx: click.Context, socket: str) -> None:
-    r"""Layer 4 TCP/UDP load balancing in XDP.
+    """Layer 4 TCP/UDP load balancing in XDP.
 
     Start the daemon with `l4lb run`, then add virtual IPs and their backends:
 
@@ -60,7 +60,7 @@ def cli(ctx: click.Context, socket: str) -> None:
       l4lb vip add web 192.0.2.10:80/tcp
       l4lb backend add web 10.0.0.11:8080
       l4lb status
-    """
+    """  # noqa: D301 (click wants the character)
     ctx.obj = socket
 
 

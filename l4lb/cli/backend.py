@@ -20,7 +20,10 @@ def backend() -> None:
 @_address
 @click.option("--weight", type=common.weight_type, default=1, show_default=True, help=_weight_help)
 def add(vip: str, address: str, weight: int) -> None:
-    """Add a backend to a VIP, as in `l4lb backend add web 10.0.0.11:8080`; the port is the VIP's if left out."""
+    """Add a backend to a VIP, as in `l4lb backend add web 10.0.0.11:8080`.
+
+    The port is the VIP's if left out; of a VIP with several ports, the one that the client chose.
+    """
     common.call("backend.add", vip=vip, address=address, weight=weight)
     common.done(f"backend {address} added to VIP {vip}")
 

@@ -3,15 +3,17 @@
 import json
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from l4lb import settings
 from l4lb.client import Client
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import MAX_WEIGHT, Endpoint, Protocol
+from l4lb.model import MAX_WEIGHT, Endpoint, Protocol, Service
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -47,17 +49,33 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def backend_address(view: dict[str, Any]) -> str:
+    """A backend's address as users write it, from what the daemon shows of it."""
+    return str(Endpoint(ip_address(view["address"]), view["port"] or 0))
+
+
 class VipAddress(click.ParamType[Any]):
-    """``ADDRESS:PORT/tcp`` or ``ADDRESS:PORT/udp``."""
+    """``ADDRESS:PORTS/tcp`` or ``ADDRESS:PORTS/udp``, where PORTS is ``80``, ``8000-8999`` or ``*``."""
 
     name = "address"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Address and port in one, and the protocol."""
-        endpoint, slash, protocol = value.rpartition("/")
+        """Address and ports in one, and the protocol."""
+        place, slash, protocol = value.rpartition("/")
         if not slash:
             raise UsageError(f"VIP address {value!r} has no protocol", f"write it as in {value}/tcp or {value}/udp")
-        return str(Endpoint.parse(endpoint)), Protocol.parse(protocol).label
+        service = Service.parse(place, Protocol.parse(protocol))
+        return service.place, service.protocol.label
+
+
+class Network(click.ParamType[Any]):
+    """``NETWORK/BITS``, or a single address."""
+
+    name = "network"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As given, checked."""
+        return str(settings.parse_network(value))
 
 
 class FlowEnd(click.ParamType[Any]):
@@ -71,7 +89,7 @@ class FlowEnd(click.ParamType[Any]):
 
 
 class BackendAddress(click.ParamType[Any]):
-    """``ADDRESS[:PORT]``; the port is the VIP's if it is left out."""
+    """``ADDRESS[:PORT]``; the port is the VIP's if it is left out, or the client's if the VIP has several."""
 
     name = "address"
 
@@ -83,7 +101,7 @@ class BackendAddress(click.ParamType[Any]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The backends of the VIP named before it."""
         vips = [vip for vip in _known_vips(ctx) if vip["name"] == ctx.params.get("vip")]
-        known = [f"{backend['address']}:{backend['port']}" for vip in vips for backend in vip["backends"]]
+        known = [backend_address(backend) for vip in vips for backend in vip["backends"]]
         return [CompletionItem(address) for address in known if address.startswith(incomplete)]
 
 

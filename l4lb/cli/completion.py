@@ -8,13 +8,13 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print a completion script for a shell.
+    """Print a completion script for a shell.
 
     \b
     bash  echo 'eval "$(l4lb completion bash)"' >> ~/.bashrc
     zsh   echo 'eval "$(l4lb completion zsh)"' >> ~/.zshrc
     fish  l4lb completion fish > ~/.config/fish/completions/l4lb.fish
-    """
+    """  # noqa: D301 (click wants the character)
     script = get_completion_class(shell)
     assert script is not None
     click.echo(script(ctx.find_root().command, {}, "l4lb", "_L4LB_COMPLETE").source())

@@ -9,7 +9,7 @@ _WHY = {
     "settled": "all flows in its slot are at this backend",
     "tracked": "the flow's record says so",
     "previous": "the flow has no record, so it is older than the last change of its slot",
-    "new": "a flow that begins now goes to the slot's current backend",
+    "new": "a flow that begins now goes to the scheduler's current choice",
     "no_backend": "no backend has a weight above 0",
 }
 
@@ -24,7 +24,7 @@ _WHY = {
 def explain(as_json: bool, protocol: str, client: str, service: str, syn: bool) -> None:
     """Tell which backend a packet would go to now, and why, as in `l4lb explain tcp 10.1.0.2:4000 192.0.2.10:80`.
 
-    Nothing is sent, and nothing changes.
+    Nothing is sent, and nothing changes. IPv6 addresses are written in brackets, as in `[2001:db8::1]:80`.
     """
     if syn and protocol != "tcp":
         raise UsageError("only a TCP packet can be a SYN", "leave --syn out")

@@ -4,10 +4,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import click
 
+from l4lb.cli import common
+from l4lb.model import Protocol, Service
 from l4lb.view import NO_TRANSMIT
 
 Row = Sequence[str]
@@ -73,7 +76,7 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
         ("BACKEND", "WEIGHT", "STATE", "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
         [
             (
-                f"{backend['address']}:{backend['port']}",
+                common.backend_address(backend),
                 str(backend["weight"]),
                 backend["state"],
                 count(backend["packets"]),
@@ -98,7 +101,7 @@ def status(view: dict[str, Any]) -> None:
         if len(view["interfaces"]) > 1 and interface["xdp_transmit"] is False:
             click.echo(_style(NO_TRANSMIT.format(interface["name"]), fg="red"))
     for vip in view["vips"]:
-        head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {vip['mode']}, {vip['scheduler']}"
+        head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {', '.join(_settings(vip))}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}"
         click.echo(f"\n{head}  {figures}")
         backends(vip["backends"], indent=2)
@@ -118,7 +121,20 @@ def status(view: dict[str, Any]) -> None:
 
 
 def _vip_address(vip: dict[str, Any]) -> str:
-    return f"{vip['address']}:{vip['port']}/{vip['protocol']}"
+    last = vip.get("last_port", vip["port"])
+    return str(Service(ip_address(vip["address"]), vip["port"], last, Protocol.parse(vip["protocol"])))
+
+
+def _settings(vip: dict[str, Any]) -> list[str]:
+    """Mode and scheduler, and of the rest what was chosen and has an effect."""
+    found = [vip["mode"], vip["scheduler"]]
+    if vip["client_prefix"]:
+        found[1] += f" by /{vip['client_prefix']}"
+    if vip["sources"]:
+        found.append(f"from {' and '.join(vip['sources'])}")
+    if vip["mss"]:
+        found.append(f"MSS {vip['mss']}")
+    return found
 
 
 def _backends(vip: dict[str, Any]) -> str:

@@ -45,6 +45,12 @@ _path = click.Path(path_type=Path)
     help="Put VIP addresses on an interface, for hosts on its segment; not needed where they are routed here.",
 )
 @click.option(
+    "--echo/--no-echo",
+    default=True,
+    show_default=True,
+    help="Answer pings to VIPs in XDP; else they are left to the kernel.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, MAX_SEED),
     help="Keys the choice of backends; gateways that share it agree. [default: the saved one, or 0]",
@@ -60,6 +66,7 @@ def run(
     xdp_mode: str,
     pins: Path,
     announce: bool,
+    echo: bool,
     seed: int | None,
     reset_state: bool,
     log_level: str,
@@ -80,6 +87,7 @@ def run(
             xdp_mode=xdp_mode,
             pins=pins,
             announce=announce,
+            echo=echo,
             seed=seed,
             reset_state=reset_state,
         )

@@ -1,16 +1,74 @@
 """`l4lb vip`: virtual IPs."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
 from l4lb.cli import common, render
-from l4lb.model import MAX_IDLE_TIMEOUT, Mode, Scheduler
+from l4lb.model import GUE_PORT, MAX_IDLE_TIMEOUT, MAX_PORT, POOL, POOL_SIZES, Mode, Scheduler
+from l4lb.rules import MSS_RANGE
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _mode = click.Choice([str(mode) for mode in Mode])
 _scheduler = click.Choice([str(scheduler) for scheduler in Scheduler])
-_idle = click.IntRange(1, MAX_IDLE_TIMEOUT)
-_MODE_HELP = "How packets reach a backend."
-_IDLE_HELP = "Seconds that a flow may be silent and still keeps its backend when backends change."
-_SCHEDULER_HELP = "How a flow's backend is chosen."
+_pool = click.Choice([str(size) for size in POOL_SIZES])
+
+# name, type, what it is, and what it is for a new VIP if it is left out
+_SETTINGS: tuple[tuple[str, click.ParamType[Any], str, str], ...] = (
+    ("mode", _mode, "How packets reach a backend.", str(Mode.NAT)),
+    ("scheduler", _scheduler, "How a flow's backend is chosen.", str(Scheduler.MAGLEV)),
+    (
+        "idle-timeout",
+        click.IntRange(1, MAX_IDLE_TIMEOUT),
+        "Seconds that a flow may be silent and still keeps its backend when backends change.",
+        "300 for tcp, 60 for udp",
+    ),
+    ("gue-port", click.IntRange(1, MAX_PORT), "UDP port at which backends take packets in mode gue.", str(GUE_PORT)),
+    (
+        "mss",
+        click.IntRange(0, MSS_RANGE[1]),
+        "Largest TCP segment, in bytes, that a SYN may announce; 0 for any.",
+        "0",
+    ),
+    (
+        "client-prefix",
+        click.IntRange(0, 128),
+        "Bits of a client's address that source-hash goes by, so that a network keeps one backend; 0 for all.",
+        "0",
+    ),
+    ("pool", _pool, "Connections at once to each server in mode fullnat.", str(POOL)),
+)
+
+
+def _settings(*, new: bool) -> Callable[[_Function], _Function]:
+    """The options of all settings; None is passed for those that are left out."""
+
+    def decorate(function: _Function) -> _Function:
+        function = click.option(
+            "--source",
+            "sources",
+            type=common.Network(),
+            multiple=True,
+            metavar="NETWORK",
+            help="Where packets to backends come from in modes fullnat, ipip and gue; one for each of IPv4 and IPv6."
+            + ("  [default: the gateway's address]" if new else ""),
+        )(function)
+        for name, kind, text, default in reversed(_SETTINGS):
+            text += f"  [default: {default}]" if new else ""
+            function = click.option(f"--{name}", type=kind, help=text)(function)
+        return function
+
+    return decorate
+
+
+def _given(options: dict[str, Any]) -> dict[str, object]:
+    """The settings that were given, as the daemon takes them."""
+    found = {name: value for name, value in options.items() if value not in (None, ())}
+    if "pool" in found:
+        found["pool"] = int(found["pool"])
+    return found
 
 
 @click.group()
@@ -21,29 +79,35 @@ def vip() -> None:
 @vip.command()
 @common.socket_option
 @click.argument("name")
-@click.argument("address", type=common.VipAddress(), metavar="ADDRESS:PORT/tcp|udp")
-@click.option("--mode", type=_mode, default=str(Mode.NAT), show_default=True, help=_MODE_HELP)
-@click.option("--scheduler", type=_scheduler, default=str(Scheduler.MAGLEV), show_default=True, help=_SCHEDULER_HELP)
-@click.option("--idle-timeout", type=_idle, help=f"{_IDLE_HELP}  [default: 300 for tcp, 60 for udp]")
-def add(name: str, address: tuple[str, str], mode: str, scheduler: str, idle_timeout: int | None) -> None:
-    """Add a VIP, as in `l4lb vip add web 192.0.2.10:80/tcp`."""
-    endpoint, protocol = address
-    options = {} if idle_timeout is None else {"idle_timeout": idle_timeout}
-    common.call("vip.add", name=name, address=endpoint, protocol=protocol, mode=mode, scheduler=scheduler, **options)
+@click.argument("address", type=common.VipAddress(), metavar="ADDRESS:PORTS/tcp|udp")
+@_settings(new=True)
+def add(name: str, address: tuple[str, str], **options: Any) -> None:
+    """Add a VIP. PORTS is one port, a range, or * for all; the narrowest VIP that fits a packet takes it.
+
+    \b
+      l4lb vip add web 192.0.2.10:80/tcp
+      l4lb vip add media '[2001:db8::10]:8000-8999/udp' --mode dsr
+      l4lb vip add all '192.0.2.11:*/tcp' --mode ipip --scheduler source-hash
+    """  # noqa: D301 (click wants the character)
+    place, protocol = address
+    common.call("vip.add", name=name, address=place, protocol=protocol, **_given(options))
     common.done(f"VIP {name} added; give it servers with `l4lb backend add {name} ADDRESS[:PORT]`")
 
 
 @vip.command("set")
 @common.socket_option
 @click.argument("name", type=common.VipName())
-@click.option("--mode", type=_mode, help=_MODE_HELP)
-@click.option("--scheduler", type=_scheduler, help=_SCHEDULER_HELP)
-@click.option("--idle-timeout", type=_idle, help=_IDLE_HELP)
-def set_(name: str, **options: str | int | None) -> None:
-    """Change a VIP."""
-    changes = {key: value for key, value in options.items() if value is not None}
+@_settings(new=False)
+@click.option("--no-source", is_flag=True, help="Take all sources back: packets come from the gateway's address.")
+def set_(name: str, no_source: bool, **options: Any) -> None:
+    """Change a VIP's settings; those that are left out stay."""
+    changes = _given(options)
+    if no_source:
+        if "sources" in changes:
+            raise click.UsageError("--source and --no-source cannot both be: give one of them")
+        changes["sources"] = []
     if not changes:
-        raise click.UsageError("nothing to set: give --mode, --scheduler or --idle-timeout")
+        raise click.UsageError("nothing to set: give --mode, --scheduler or another option")
     common.call("vip.set", name=name, **changes)
     common.done(f"VIP {name} changed")
 

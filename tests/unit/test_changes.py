@@ -1,12 +1,13 @@
 """What requests do to a configuration, and every way in which they are refused."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from l4lb.changes import apply_change
+from l4lb.changes import apply_change, parse_question
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Config, Endpoint
+from l4lb.model import Config, Endpoint, Mode, Protocol, Scheduler
 
 
 def after(*requests: tuple[str, Mapping[str, object]]) -> Config:
@@ -56,7 +57,7 @@ def test_one_backend_may_serve_several_vips_by_dsr() -> None:
     assert all(len(vip.backends) == 1 for vip in config.vips)
 
 
-NAT_TWICE = {"name": "web2", "address": "192.0.2.20:80", "protocol": "tcp"}
+WEB2 = {"name": "web2", "address": "192.0.2.20:80", "protocol": "tcp"}
 
 # operation, arguments, exit code, and what the one line says
 REFUSED = [
@@ -77,13 +78,30 @@ REFUSED = [
     ("vip.add", {"name": "new", "address": "192.0.2.999:80", "protocol": "tcp"}, 2, "'192.0.2.999' is no IP address"),
     ("vip.add", {"name": "new", "address": "", "protocol": "tcp"}, 2, "'' is no IP address"),
     ("vip.add", {"name": "new", "address": "2001:db8::1:80", "protocol": "tcp"}, 2, "put an IPv6 address in brackets"),
-    ("vip.add", {"name": "new", "address": "[2001:db8::1]:80", "protocol": "tcp"}, 2, "this version balances IPv4"),
+    ("vip.add", {"name": "new", "address": "[2001:db8::1]", "protocol": "tcp"}, 2, "as in [2001:db8::1]:80, or :* for"),
+    ("vip.add", {"name": "new", "address": "[2001:db8::g]:80", "protocol": "tcp"}, 2, "'2001:db8::g' is no IP address"),
+    ("vip.add", {"name": "new", "address": "[fd00::1%eth0]:80", "protocol": "tcp"}, 2, "is valid on one link only"),
+    (
+        "vip.add",
+        {"name": "new", "address": "192.0.2.9:90-80", "protocol": "tcp"},
+        2,
+        "ports 90-80 end before they begin",
+    ),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:0-80", "protocol": "tcp"}, 2, "port '0' is not between"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:80-", "protocol": "tcp"}, 2, "port '' is not between"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:80-90-99", "protocol": "tcp"}, 2, "port '90-99' is not between"),
+    ("vip.add", {"name": "new", "address": "192.0.2.9:**", "protocol": "tcp"}, 2, "port '**' is not between"),
     ("vip.add", {"name": "new", "address": "224.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),
     ("vip.add", {"name": "new", "address": "127.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),
     ("vip.add", {"name": "new", "address": "0.0.0.0:80", "protocol": "tcp"}, 2, "no address of a single host"),
     ("vip.add", {"name": "new", "address": "255.255.255.255:80", "protocol": "tcp"}, 2, "no address of a single host"),
     ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "sctp"}, 2, "protocol 'sctp' is not known"),
-    ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "mode": "fly"}, 2, "use nat or dsr"),
+    (
+        "vip.add",
+        {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "mode": "fly"},
+        2,
+        "use nat or fullnat or dsr",
+    ),
     ("vip.add", {"name": "new", "address": "192.0.2.9:80", "protocol": "tcp", "colour": 1}, 2, "no argument 'colour'"),
     ("vip.add", {"name": 5, "address": "192.0.2.9:80", "protocol": "tcp"}, 2, "name is missing or no text"),
     ("vip.add", {}, 2, "protocol is missing"),
@@ -95,6 +113,18 @@ REFUSED = [
         "idle timeout 0 of VIP new is not between 1 and 604800 seconds",
     ),
     ("vip.set", {"name": "web", "idle_timeout": "5"}, 2, "idle_timeout is missing or no whole number"),
+    (
+        "vip.set",
+        {"name": "web", "scheduler": "best"},
+        2,
+        "use maglev or source-hash or round-robin or least-connections",
+    ),
+    ("vip.set", {"name": "web", "sources": "10.0.0.0/28"}, 2, "sources is missing or no list"),
+    ("vip.set", {"name": "web", "sources": ["10.0.0.1/28"]}, 2, "'10.0.0.1/28' is no network"),
+    ("vip.set", {"name": "web", "sources": [5]}, 2, "'5' is no network"),
+    ("vip.set", {"name": "web", "pool": True}, 2, "pool is missing or no whole number"),
+    ("vip.set", {"name": "web", "mss": None}, 2, "mss is missing or no whole number"),
+    ("vip.set", {"name": "web", "pool": 1_000}, 2, "pool 1000 of VIP web is no power of two"),
     ("vip.set", {"name": "wev", "mode": "nat"}, 1, "there is no VIP 'wev': did you mean web?"),
     ("vip.set", {"name": "web", "mode": "dsr"}, 2, "has another port than the VIP"),
     ("vip.remove", {"name": "other"}, 1, "there is no VIP 'other'"),
@@ -102,12 +132,14 @@ REFUSED = [
     ("backend.add", {"vip": "web", "address": "10.0.0.1:8080"}, 2, "backend 10.0.0.1:8080 of VIP web exists already"),
     ("backend.add", {"vip": "web", "address": "192.0.2.10:80"}, 2, "has the address of its VIP web"),
     ("backend.add", {"vip": "web", "address": "192.0.2.11:80"}, 2, "is a VIP itself"),
+    ("backend.add", {"vip": "web", "address": "[2001:db8::1]:80"}, 2, "is of another family than the VIP"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9:80-90"}, 2, "port '80-90' is not between"),
     ("backend.add", {"vip": "web", "address": "10.0.0.9:0"}, 2, "port '0' is not between"),
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": -1}, 2, "weight -1 is not between 0 and 65535"),
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": 65_536}, 2, "weight 65536 is not between"),
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": "1"}, 2, "weight is missing or no whole number"),
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": True}, 2, "weight is missing or no whole number"),
-    ("backend.add", {"vip": "dsr", "address": "10.0.0.9:81"}, 2, "mode dsr keeps the port: use 80"),
+    ("backend.add", {"vip": "dsr", "address": "10.0.0.9:81"}, 2, "mode dsr keeps the port: leave it out"),
     ("backend.set", {"vip": "web", "address": "10.0.0.2:8080", "weight": 1}, 1, "did you mean 10.0.0.1:8080?"),
     ("backend.remove", {"vip": "dsr", "address": "10.0.0.2"}, 1, "VIP dsr has no backend 10.0.0.2:80"),
 ]
@@ -123,12 +155,53 @@ def test_refused(operation: str, arguments: dict[str, object], exit_code: int, s
     assert "\n" not in str(refusal.value)
 
 
-def test_two_nat_vips_cannot_share_a_backend() -> None:
-    """Its answers could not be told apart."""
-    config = apply_change(START, "vip.add", NAT_TWICE)
-    with pytest.raises(UsageError, match="would serve VIPs web and web2 by nat"):
-        apply_change(config, "backend.add", {"vip": "web2", "address": "10.0.0.1:8080"})
-    apply_change(config, "backend.add", {"vip": "web2", "address": "10.0.0.1:8081"})
+@pytest.mark.parametrize("mode", ["nat", "fullnat"])
+def test_vips_of_one_mode_may_share_a_backend(mode: str) -> None:
+    first, second = ("vip.set", {"name": "web", "mode": mode}), ("vip.add", {**WEB2, "mode": mode})
+    config = after(WEB, B1, first, second, ("backend.add", {"vip": "web2", "address": "10.0.0.1:8080"}))
+    assert [str(vip.backends[0].endpoint) for vip in config.vips] == ["10.0.0.1:8080"] * 2
+
+
+def test_settings_stay_until_they_are_set() -> None:
+    chosen = {"mode": "fullnat", "scheduler": "source-hash", "sources": ["10.9.0.0/30"], "client_prefix": 24}
+    config = after(("vip.add", {**WEB[1], **chosen, "pool": 65_536}), ("vip.set", {"name": "web", "mss": 1400}))
+    (vip,) = config.vips
+    assert (vip.mode, vip.scheduler) == (Mode.FULLNAT, Scheduler.SOURCE_HASH)
+    assert vip.sources == (IPv4Network("10.9.0.0/30"),)
+    assert (vip.client_prefix, vip.pool, vip.mss, vip.gue_port) == (24, 65_536, 1_400, 6_080)
+    (vip,) = apply_change(config, "vip.set", {"name": "web", "sources": [], "pool": 4096}).vips
+    assert (vip.sources, vip.pool, vip.mss) == ((), 4_096, 1_400)
+
+
+@pytest.mark.parametrize(("ports", "port"), [("8000-8999", 0), ("*", 0), ("8000-8000", 8000), ("443", 443)])
+def test_a_backend_of_several_ports_keeps_the_clients(ports: str, port: int) -> None:
+    vip = ("vip.add", {"name": "new", "address": f"192.0.2.1:{ports}", "protocol": "udp"})
+    config = after(vip, ("backend.add", {"vip": "new", "address": "10.0.0.1"}))
+    assert config.vips[0].backends[0].endpoint == Endpoint(IPv4Address("10.0.0.1"), port)
+    changed = apply_change(config, "backend.set", {"vip": "new", "address": "10.0.0.1", "weight": 9})
+    assert changed.vips[0].backends[0].weight == 9, "it is found by the same words"
+
+
+def test_a_tunnel_takes_backends_of_both_families_and_orders_them() -> None:
+    vip = ("vip.add", {"name": "new", "address": "192.0.2.1:80", "protocol": "tcp", "mode": "ipip"})
+    places = ("[2001:db8::1]", "10.0.0.200", "[2001:db8::a]", "10.0.0.3")
+    config = after(vip, *(("backend.add", {"vip": "new", "address": place}) for place in places))
+    assert [str(backend.endpoint) for backend in config.vips[0].backends] == [
+        "10.0.0.3:80", "10.0.0.200:80", "[2001:db8::1]:80", "[2001:db8::a]:80",
+    ]  # fmt: skip
+
+
+def test_the_narrowest_vip_takes_a_packet() -> None:
+    def vip(name: str, ports: str) -> tuple[str, dict[str, object]]:
+        return "vip.add", {"name": name, "address": f"[2001:db8::1]:{ports}", "protocol": "tcp"}
+
+    config = after(vip("all", "*"), vip("some", "8000-8999"), vip("one", "8080"))
+    taking = {
+        port: config.vip_for(Endpoint.parse(f"[2001:db8::1]:{port}"), Protocol.TCP) for port in (8080, 8081, 9000)
+    }
+    assert [found.name for found in taking.values() if found] == ["one", "some", "all"]
+    assert config.vip_for(Endpoint.parse("[2001:db8::1]:80"), Protocol.UDP) is None
+    assert config.vip_for(Endpoint.parse("[2001:db8::2]:80"), Protocol.TCP) is None
 
 
 def test_a_vip_has_a_bounded_number_of_backends() -> None:
@@ -137,3 +210,12 @@ def test_a_vip_has_a_bounded_number_of_backends() -> None:
         config = apply_change(config, "backend.add", {"vip": "web", "address": f"10.0.{number >> 8}.{number & 255}"})
     with pytest.raises(UsageError, match="more than 1,024 backends"):
         apply_change(config, "backend.add", {"vip": "web", "address": "10.1.0.0"})
+
+
+def test_questions() -> None:
+    asked = {"protocol": "tcp", "client": "[2001:db8::5]:4000", "service": "[2001:db8::1]:80", "begins": True}
+    question = parse_question(asked)
+    assert (str(question.client), str(question.service)) == ("[2001:db8::5]:4000", "[2001:db8::1]:80")
+    for wrong in ({"client": "2001:db8::5:4000"}, {"service": "[2001:db8::1]"}, {"protocol": "udp"}, {"begins": 1}):
+        with pytest.raises(UsageError):
+            parse_question({**asked, **wrong})

@@ -1,8 +1,12 @@
 """The state file: what is saved is there again, and damage anywhere is found, told and never overwritten."""
 
 import contextlib
+import hashlib
+import json
 import os
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,12 +14,60 @@ from hypothesis import strategies as st
 
 from l4lb import state
 from l4lb.changes import apply_change
-from l4lb.model import Config
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Service, Vip
 from l4lb.state import StateError, StateFile
 from tests.unit.strategies import configs
 
 CONFIG = apply_change(Config(seed=5), "vip.add", {"name": "web", "address": "192.0.2.10:80", "protocol": "tcp"})
 CONFIG = apply_change(CONFIG, "backend.add", {"vip": "web", "address": "10.0.0.1:8080", "weight": 3})
+
+
+# As the version before modes, families and port ranges saved it.
+OLD: dict[str, Any] = {
+    "seed": 5,
+    "vips": [
+        {
+            "name": "web",
+            "address": "192.0.2.10:80",
+            "protocol": "tcp",
+            "mode": "dsr",
+            "scheduler": "maglev",
+            "idle_timeout": 77,
+            "backends": [{"address": "10.0.0.1:80", "weight": 3}],
+        }
+    ],
+}
+
+
+def saved(content: object) -> bytes:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"format": "l4lb-state", "version": 1, "sha256": digest, "config": content}).encode()
+
+
+def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
+    config = state.decode(saved(OLD))
+    service = Service(IPv4Address("192.0.2.10"), 80, 80, Protocol.TCP)
+    backend = Backend(Endpoint(IPv4Address("10.0.0.1"), 80), 3)
+    assert config == Config(
+        (Vip("web", service, Mode.DSR, Scheduler.MAGLEV, (backend,), 77, (), 6080, 0, 0, 4096),), seed=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mode": "fly"}, "mode 'fly' is not known"),
+        ({"mss": "1400"}, "mss is missing or no whole number"),
+        ({"sources": ["10.0.0.1/8"]}, "is no network"),
+        ({"address": "192.0.2.10:9-8"}, "end before they begin"),
+        ({"pool": 5}, "is no power of two"),
+        ({"backends": [{"address": "10.0.0.1", "weight": 1}]}, "has another port than the VIP"),
+        ({"backends": 5}, "its content is not as it should be"),
+    ],
+)
+def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(StateError, match=says):
+        state.decode(saved({**OLD, "vips": [{**OLD["vips"][0], **change}]}))
 
 
 @given(configs)

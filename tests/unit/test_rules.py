@@ -1,0 +1,206 @@
+"""The rules that every configuration obeys: each, broken alone, is told in one line with its way out."""
+
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Service, Vip
+from l4lb.rules import problems
+
+
+def vip(name: str = "web", at: str = "192.0.2.10:80/tcp", *backends: str, sources: str = "", **more: Any) -> Vip:
+    place, _, protocol = at.rpartition("/")
+    service = Service.parse(place, Protocol.parse(protocol))
+    default = service.first_port if service.is_single else 0
+    return Vip(
+        name,
+        service,
+        backends=tuple(Backend(Endpoint.parse(text, default)) for text in backends),
+        sources=tuple(ip_network(text) for text in sources.split()),
+        **more,
+    )
+
+
+def told(*vips: Vip, seed: int = 0) -> list[str]:
+    found = list(problems(Config(vips, seed)))
+    assert all(problem.hint and "\n" not in str(problem) for problem in found)
+    return [str(problem) for problem in found]
+
+
+V6 = "[2001:db8::10]:80/tcp"
+NAT, FULLNAT, DSR, IPIP, GUE = Mode
+HASH = Scheduler.SOURCE_HASH
+B = "10.0.0.1:8080"
+
+KEPT = {
+    "nothing": [],
+    "IPv6": [vip("web", V6, "[2001:db8:2::1]:8080")],
+    "all modes at one address": [
+        vip(str(mode), f"192.0.2.10:{8000 + number}/tcp", f"10.0.0.{number}", mode=mode)
+        for number, mode in enumerate(Mode, 1)
+    ],
+    "one port, a range and all ports of an address": [
+        vip("one", "192.0.2.10:80/tcp"), vip("some", "192.0.2.10:80-90/tcp"), vip("all", "192.0.2.10:*/tcp"),
+    ],
+    "the same for tcp and udp": [vip("tcp", "192.0.2.10:53/tcp", "10.0.0.1"), vip("udp", "192.0.2.10:53/udp", "10.0.0.1")],
+    "the largest tunnel source": [vip(mode=GUE, sources="10.0.0.0/8 fd00::/96")],
+    "the largest fullnat source": [vip(mode=FULLNAT, sources="10.9.0.0/26", pool=65_536)],
+    "the largest pool of one address": [vip(mode=FULLNAT, pool=16_384)],
+    "a large pool that no fullnat uses": [vip(mode=NAT, pool=65_536)],
+    "the edges of MSS": [vip("a", mss=88), vip("b", "192.0.2.11:80/tcp", mss=65_495)],
+    "a client network": [vip("a", V6, scheduler=HASH, client_prefix=128)],
+    "either family in a tunnel": [vip("a", V6, "10.0.0.1", "[2001:db8:2::1]", mode=IPIP)],
+    "a server of two nat VIPs": [vip("a", "192.0.2.1:80/tcp", B), vip("b", "192.0.2.2:80/tcp", B, pool=256)],
+    "a server of two fullnat VIPs": [
+        vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, sources="10.9.0.0/30"),
+        # a source of another family makes no difference to it
+        vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, sources="fd00::/120 10.9.0.0/30"),
+    ],
+    "fullnat VIPs of different pools at two ports of a host": [
+        vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, pool=256), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:81", mode=FULLNAT),
+    ],
+    "a server of two dsr VIPs": [
+        vip("a", "192.0.2.1:80/tcp", "10.0.0.1", mode=DSR), vip("b", "192.0.2.2:80/tcp", "10.0.0.1", mode=DSR),
+    ],
+    "ports beside a range": [
+        vip("a", "192.0.2.1:8000-8999/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:7999", "10.0.0.1:9000"),
+    ],
+    "ports of a range all at one": [vip("a", "192.0.2.1:8000-8999/tcp", "10.0.0.1:80")],
+    "a server at another port of a VIP's address": [
+        vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:81"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vips", KEPT.values(), ids=KEPT.keys())
+def test_kept(vips: list[Vip]) -> None:
+    assert told(*vips) == []
+
+
+BROKEN: list[tuple[list[Vip], str]] = [
+    ([vip("Web")], "VIP name 'Web' is not allowed: use up to 63 of a-z"),
+    ([vip("web"), vip("web", "192.0.2.11:80/tcp")], "VIP web exists already: choose another name, or change it"),
+    ([vip("a"), vip("b")], "VIPs a and b would have the same address 192.0.2.10:80/tcp: choose another"),
+    ([vip("a", "[2001:db8::1]:*/udp"), vip("b", "[2001:db8::1]:1-65535/udp")], "the same address [2001:db8::1]:*/udp"),
+    ([vip(at="[fe80::1]:80/tcp")], "VIP address fe80::1 is valid on one link only: give a global or unique local"),
+    ([vip(at="[::ffff:192.0.2.1]:80/tcp")], "is an IPv4 address in disguise: write it as 192.0.2.1"),
+    *(
+        ([vip(at=f"{address}:80/tcp")], "is no address of a single host on the network: give a unicast address")
+        for address in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "[::]", "[::1]", "[ff02::1]")
+    ),
+    ([vip(idle_timeout=0)], "idle timeout 0 of VIP web is not between 1 and 604800 seconds: leave it out"),
+    ([vip(idle_timeout=604_801)], "idle timeout 604801 of VIP web is not between"),
+    ([vip(gue_port=0)], "GUE port 0 of VIP web is not between 1 and 65535: leave it out for 6080"),
+    ([vip(gue_port=65_536)], "GUE port 65536 of VIP web"),
+    ([vip(mss=87)], "MSS 87 of VIP web is not between 88 and 65495 bytes: use 0 to leave SYNs as they are"),
+    ([vip(mss=65_496)], "MSS 65496 of VIP web"),
+    ([vip(mss=-1)], "MSS -1 of VIP web"),
+    ([vip(at="192.0.2.1:53/udp", mss=1400)], "VIP web is no TCP service, and has no MSS: leave --mss out"),
+    ([vip(scheduler=HASH, client_prefix=33)], "client prefix 33 of VIP web is not between 1 and 32 bits: use 24"),
+    ([vip(at=V6, scheduler=HASH, client_prefix=129)], "client prefix 129 of VIP web is not between 1 and 128 bits: use 64"),
+    ([vip(scheduler=HASH, client_prefix=-1)], "client prefix -1 of VIP web"),
+    ([vip(client_prefix=24)], "VIP web goes by no client prefix, as its scheduler is maglev: leave --client-prefix out"),
+    ([vip(pool=3_000)], "pool 3000 of VIP web is no power of two between 256 and 65,536: use 4096, or more"),
+    ([vip(pool=128)], "pool 128 of VIP web is no power of two"),
+    ([vip(pool=131_072)], "pool 131072 of VIP web is no power of two"),
+    (
+        [vip(mode=FULLNAT, pool=32_768)],
+        "pool 32768 of VIP web is larger than the 16384 ports of the one address that the gateway sends from:"
+        " use --pool 16384, or a --source of 2 addresses",
+    ),
+    (
+        [vip(mode=FULLNAT, pool=65_536, sources="10.9.0.0/31 fd00::/122")],
+        "pool 65536 of VIP web is larger than the 32768 ports of 10.9.0.0/31: use --pool 32768, or a --source of 4 addr",
+    ),
+    ([vip(at=V6, mode=FULLNAT, pool=32_768, sources="10.9.0.0/26")], "the 16384 ports of the one address"),
+    *(
+        ([vip(mode=mode, sources="10.9.0.0/30")], f"mode {mode} of VIP web keeps the client's address as source: leave")
+        for mode in (NAT, DSR)
+    ),
+    ([vip(mode=GUE, sources="10.9.0.0/30 10.9.0.8/30")], "VIP web has two sources of one family: give one for IPv4"),
+    ([vip(mode=IPIP, sources="fd00::/95")], "source fd00::/95 of VIP web is too wide"),
+    ([vip(mode=IPIP, sources="224.0.0.0/30")], "source address 224.0.0.0 is no address of a single host"),
+    ([vip(mode=FULLNAT, sources="10.9.0.0/25")], "source 10.9.0.0/25 of VIP web has more than 64 addresses"),
+    ([vip("web", "192.0.2.1:80/tcp", B, B)], "backend 10.0.0.1:8080 of VIP web exists already: change it with"),
+    ([vip("web", "192.0.2.1:80/tcp", "127.0.0.1")], "backend address 127.0.0.1 is no address of a single host"),
+    ([vip("web", "192.0.2.1:80/tcp", "192.0.2.1:81")], "backend 192.0.2.1:81 has the address of its VIP web"),
+    *(
+        ([vip("web", V6, "10.0.0.1", mode=mode)], "is of another family than the VIP: use mode ipip or gue")
+        for mode in (NAT, FULLNAT, DSR)
+    ),
+    *(
+        ([vip("web", "192.0.2.1:80/tcp", "10.0.0.1:81", mode=mode)], f"another port than the VIP: mode {mode} keeps the")
+        for mode in (DSR, IPIP, GUE)
+    ),
+    ([vip("web", "192.0.2.1:*/tcp", "10.0.0.1:81", mode=DSR)], "has another port than the VIP: mode dsr keeps the port"),
+    (
+        [replace(vip(), backends=(Backend(Endpoint.parse("10.0.0.1", 0)),))],
+        "backend 10.0.0.1 of VIP web has no port: use port 80",
+    ),
+    ([replace(vip(), backends=(Backend(Endpoint.parse(B), -1),))], "weight -1 is not between 0 and 65535: use 0 for"),
+    (
+        [vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:80")],
+        "backend 192.0.2.1:80 of VIP b is a VIP itself: give the server's own address",
+    ),
+    (
+        [vip("a", "192.0.2.1:80-90/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:85")],
+        "backend 192.0.2.1:85 of VIP b is a VIP itself",
+    ),
+    (
+        [vip("a", "192.0.2.1:85/tcp"), vip("b", "192.0.2.2:80-90/tcp", "192.0.2.1")],
+        "backend 192.0.2.1 of VIP b is a VIP itself",
+    ),
+    (
+        [vip("a", "192.0.2.1:80/tcp", B), vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT)],
+        "backend 10.0.0.1:8080/tcp would serve VIP a by nat and VIP b by fullnat, so its answers could not be told apart"
+        ": use the same mode for both, or another port on the backend",
+    ),
+    (
+        [vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT), vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, pool=256)],
+        "backend 10.0.0.1:8080/tcp would serve VIPs a and b by fullnat from different sources or pools, though a server"
+        " has one pool of connections: give both VIPs the same --source and --pool, or use another port on the backend",
+    ),
+    (
+        [
+            vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, sources="10.9.0.0/30"),
+            vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, sources="10.9.0.4/30"),
+        ],
+        "would serve VIPs a and b by fullnat from different sources or pools",
+    ),
+    (
+        [
+            vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, sources="10.9.0.0/30"),
+            vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT),
+        ],
+        "would serve VIPs a and b by fullnat from different sources or pools",
+    ),
+    (
+        [vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1"), vip("b", "192.0.2.2:180-190/tcp", "10.0.0.1")],
+        "each takes a range of its ports: give one of them a single port",
+    ),
+    (
+        [vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:90")],
+        "use a port outside of the other's range",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("vips", "says"), BROKEN, ids=[says for _, says in BROKEN])
+def test_broken(vips: list[Vip], says: str) -> None:
+    (problem,) = told(*vips)
+    assert says in problem
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(seed: int) -> None:
+    assert told(seed=seed) == [f"seed {seed} does not fit into 64 bits: use 0 to {2**64 - 1}"]
+    assert told(seed=2**64 - 1) == []
+
+
+def test_a_vip_has_a_bounded_number_of_backends() -> None:
+    many = [f"10.0.{number >> 8}.{number & 255}" for number in range(1_025)]
+    assert told(vip("web", "192.0.2.1:80/tcp", *many[:-1])) == []
+    (problem,) = told(vip("web", "192.0.2.1:80/tcp", *many))
+    assert "VIP web has more than 1,024 backends: spread them over several VIPs" in problem
