@@ -121,7 +121,8 @@ struct table_header {
 	__u32 learning_until; /* tick until which a UDP flow without a record is taken for an old one */
 	__u32 turns_line; /* what schedulers choose from that do not hash */
 	__u32 turns; /* how many: backends in turn for round-robin, (backend, weight) for least-connections */
-	__u32 pad[11];
+	__u32 turns_for; /* enum scheduler: whose they are */
+	__u32 pad[10];
 };
 
 /*

@@ -97,7 +97,8 @@ static __always_inline int find_place(const struct packet *packet, const struct 
 			free_state = state;
 		}
 	}
-	if (packet->kind == ICMP_ERROR || (packet->protocol == IPPROTO_TCP && !begins(packet)))
+	/* By nat a connection may be older than the need to record it. */
+	if (packet->kind == ICMP_ERROR || (IS(backend, FULLNAT) && packet->protocol == IPPROTO_TCP && !begins(packet)))
 		return DROP_NO_CONNECTION;
 	connection = connection_at(pool, best);
 	if (!longest || !connection ||

@@ -115,7 +115,8 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 #if WITH_CONNECTIONS
 		if (IS(owner->backend, FULLNAT) || (owner->backend->flags & BACKEND_SHARED)) {
 			owner->connection = find_answered(packet, &owner->backend, &out->backend);
-			if (!owner->connection)
+			/* By nat, one without a record is older than the second of the VIPs: the first one's. */
+			if (!owner->connection && IS(owner->backend, FULLNAT))
 				return PASS_NOT_VIP;
 		}
 #endif

@@ -68,6 +68,8 @@ static __always_inline struct address *find_address(const struct endpoint *to)
 }
 
 #if WITH_RANGES
+#define MAX_RANGE_STEPS 17 /* to find one of 65,536 ranges, which is as many as ports can be cut into */
+
 /* The narrowest VIP of several ports that takes the one of `to`, or -1. */
 static __always_inline int find_in_ranges(const struct endpoint *to)
 {

@@ -34,6 +34,7 @@ SHARED_ARRAY(struct backend, backends, MAX_BACKENDS);
 SHARED_ARRAY(struct pool, pools, MAX_BACKENDS);
 SHARED_ARRAY(struct port, ports, MAX_INTERFACES); /* by interface index */
 SHARED_ARRAY(struct control, control, 1);
+SHARED_ARRAY(struct connection, connections, MAX_CONNECTIONS); /* the program's own, but for emptying a new pool */
 
 /* Written by the program. */
 BPF_TABLE_PINNED("percpu_array", __u32, struct traffic, traffic, MAX_BACKENDS, PINS "/traffic", 0);
@@ -45,7 +46,6 @@ BPF_TABLE_PINNED("percpu_array", __u32, __u64, answers, 1, PINS "/answers", 0); 
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, scratch, 1, PINS "/scratch", 0);
 BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
 BPF_TABLE_PINNED("array", __u32, struct flow_line, fragments, FRAGMENT_LINES, PINS "/fragments", 0);
-BPF_TABLE_PINNED("array", __u32, struct connection, connections, MAX_CONNECTIONS, PINS "/connections", 0);
 BPF_TABLE_PINNED("array", __u32, __s64, loads, MAX_BACKENDS, PINS "/loads", 0); /* open connections */
 
 /* By index of the interface that the program runs on. */

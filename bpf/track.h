@@ -20,7 +20,7 @@ static __always_inline __u32 next_in_turn(const struct table_header *header, __u
 {
 	__u32 *next = turns.lookup(&vip);
 
-	if (!next || !header->turns)
+	if (!next)
 		return NO_BACKEND;
 	/* Each CPU has a turn of its own, so they begin at different places. */
 	if (!*next)
@@ -37,8 +37,6 @@ static __always_inline __u32 least_loaded(const struct table_header *header)
 	__u32 count = header->turns, place = bpf_get_prandom_u32(), i;
 	__u64 best = 0, best_load = 1ULL << 31, best_weight = 1;
 
-	if (!count)
-		return NO_BACKEND;
 	for (i = 0; i < LOAD_CANDIDATES; i++) {
 		__u32 turn = (place + i) % count, number = turn_at(header, 2 * turn);
 		__u64 weight = turn_at(header, 2 * turn + 1), open, better;
@@ -78,6 +76,7 @@ static __always_inline int choose_tracked(const struct packet *packet, const str
 	__u32 first_line = table, now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle, chosen = 0;
 	struct flow_line *line = flow_line(tag);
 	struct table_header *header = (struct table_header *)slots.lookup(&first_line);
+	__u8 scheduler = *(volatile const __u8 *)&vip->scheduler;
 	struct backend *backend;
 	struct flow *flow;
 	slot_t *slot;
@@ -93,12 +92,12 @@ static __always_inline int choose_tracked(const struct packet *packet, const str
 	}
 	if (packet->kind == ICMP_ERROR || (packet->protocol == IPPROTO_TCP && !begins(packet)))
 		return 0;
-	switch (vip->scheduler) {
+	switch (scheduler) {
 	case SCHEDULER_ROUND_ROBIN:
-		chosen = next_in_turn(header, vip_number);
-		break;
 	case SCHEDULER_LEAST_CONNECTIONS:
-		chosen = least_loaded(header);
+		if (!header->turns || header->turns_for != scheduler)
+			return 0;
+		chosen = scheduler == SCHEDULER_ROUND_ROBIN ? next_in_turn(header, vip_number) : least_loaded(header);
 		break;
 	default:
 		slot = slot_at(first_line + 1, table >> 32, (__u64)bpf_get_prandom_u32() << 32);

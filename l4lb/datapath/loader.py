@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from l4lb.datapath import bpf, uapi
 from l4lb.datapath.source import Source
@@ -54,14 +55,20 @@ def load(source: Source, pin: Path) -> None:
             raise L4lbError(
                 f"the program {source.function} does not compile", "what the compiler says follows"
             ) from error
-        try:
-            function = module.load_func(source.function, bcc.BPF.XDP)
-        except Exception as error:
-            reason = str(error).rpartition(": ")[2]
-            raise L4lbError(
-                f"the kernel refuses the program {source.function} ({reason})", "what its verifier says follows"
-            ) from error
-        bpf.pin(function.fd, pin)
+        for number, stage in enumerate(source.stages):
+            bpf.map_update(module["stages"].map_fd, number, _load(module, stage).to_bytes(4, sys.byteorder))
+        bpf.pin(_load(module, source.function), pin)
+
+
+def _load(module: Any, name: str) -> int:
+    """Loads one function; answers its file descriptor."""
+    try:
+        function = module.load_func(name, module.XDP)
+    except Exception as error:
+        reason = str(error).rpartition(": ")[2]
+        raise L4lbError(f"the kernel refuses the program {name} ({reason})", "what its verifier says follows") from error
+    fd: int = function.fd
+    return fd
 
 
 def job(source: Source, pin: Path) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from l4lb.balance.flowhash import address_words
 from l4lb.errors import L4lbError
-from l4lb.model import Endpoint, Protocol
+from l4lb.model import Endpoint, IPAddress, Protocol
 
 ENTRIES = 8
 PROBES = 4
@@ -30,9 +30,25 @@ class Way(enum.IntEnum):
 
     TO_VIP = 1
     FROM_BACKEND = 2
+    TO_ADDRESS = 3
 
 
-Key = tuple[Endpoint, Protocol, Way]
+Key = tuple[Endpoint, int, Way]  # the protocol by its number
+
+
+def address_key(address: IPAddress) -> Key:
+    """The key of an address that has VIPs."""
+    return Endpoint(address, 0), 0, Way.TO_ADDRESS
+
+
+def server_key(endpoint: Endpoint, protocol: Protocol) -> Key:
+    """The key of whom answers come from."""
+    return endpoint, protocol, Way.FROM_BACKEND
+
+
+def vip_key(endpoint: Endpoint, protocol: Protocol) -> Key:
+    """The key of a VIP of one port."""
+    return endpoint, protocol, Way.TO_VIP
 
 
 def hash_of(key: Key) -> int:

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the maps, in entries. `index_lines`, `flow_lines` and `route_lines` are powers of two.
+    """Sizes of the maps, in entries. All `*_lines` but those of slots and ranges are powers of two.
 
-    With the defaults the maps take 41 MB and 1.2 MB more per CPU.
+    With the defaults the maps take 60 MB and 2.3 MB more per CPU.
     """
 
     max_vips: int = 16_384
     max_backends: int = 32_768  # (VIP, backend) pairs and 1; more makes a slot 4 bytes instead of 2
     max_interfaces: int = 65_536  # the highest interface index + 1
-    index_lines: int = 32_768  # of 8 entries; all VIPs and backends together fill a fifth of them
+    index_lines: int = 32_768  # of 8 entries; all VIPs, addresses and backends together fill a quarter of them
     slot_lines: int = 262_144  # of 64 bytes; with 2-byte slots, 127 tables of 65,537 slots
+    range_lines: int = 8_192  # of 16 ranges of ports
     flow_lines: int = 262_144  # of 4 records of flows in slots that changed lately
+    fragment_lines: int = 4_096  # of 4 records of datagrams in fragments
+    max_connections: int = 524_288  # by fullnat, and to servers of several VIPs; of 32 bytes
     route_lines: int = 4_096  # clients whose way back each CPU remembers
 
     @property

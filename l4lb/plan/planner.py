@@ -10,114 +10,58 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from l4lb.balance.slots import Table
 from l4lb.errors import L4lbError
-from l4lb.model import Config, Mode
-from l4lb.plan import index, tables
+from l4lb.model import Config, IPAddress, IPNetwork, Vip
+from l4lb.plan import index, pools, ranges, tables
 from l4lb.plan.limits import Limits
-from l4lb.plan.records import BackendRecord, Image, Region, VipRecord
-
-
-@dataclass(frozen=True, slots=True)
-class WriteBackend:
-    """Fill a backend's record, which nothing points to yet, and set its counters to 0."""
-
-    number: int
-    record: BackendRecord
-    vip: VipRecord
-
-
-@dataclass(frozen=True, slots=True)
-class WriteTable:
-    """Fill a region, which nothing points to yet."""
-
-    region: Region
-    slots: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class WriteVip:
-    """Fill a VIP's record, which nothing points to yet."""
-
-    number: int
-    record: VipRecord
-    region: Region
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchTable:
-    """Lead a VIP's traffic to another region, at once."""
-
-    vip: int
-    region: Region
-
-
-@dataclass(frozen=True, slots=True)
-class SetIdle:
-    """Change for how long a VIP's flows may be silent."""
-
-    vip: int
-    idle_ticks: int
-
-
-@dataclass(frozen=True, slots=True)
-class WriteEntry:
-    """Set one entry of the index."""
-
-    position: index.Position
-    entry: int
-
-
-@dataclass(frozen=True, slots=True)
-class WriteFilter:
-    """Set one word of the filter before the index."""
-
-    number: int
-    word: int
-
-
-@dataclass(frozen=True, slots=True)
-class WaitForReaders:
-    """Wait until no packet is in flight that has read what was changed before."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClearBackend:
-    """Empty a backend's record; what its counters hold is handed on."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClearVip:
-    """Empty a VIP's record."""
-
-    number: int
-
-
-Operation = (
-    WriteBackend
-    | WriteTable
-    | WriteVip
-    | SwitchTable
-    | SetIdle
-    | WriteEntry
-    | WriteFilter
-    | WaitForReaders
-    | ClearBackend
-    | ClearVip
+from l4lb.plan.operations import (
+    ClearAddress,
+    ClearBackend,
+    ClearVip,
+    EmptyPool,
+    Operation,
+    SetBackend,
+    SetPool,
+    SetVip,
+    SwitchRanges,
+    SwitchTable,
+    WaitForReaders,
+    WriteAddress,
+    WriteBackend,
+    WriteEntry,
+    WriteFilter,
+    WriteRanges,
+    WriteTable,
+    WriteVip,
+)
+from l4lb.plan.records import (
+    BackendRecord,
+    BackendSettings,
+    Image,
+    Pool,
+    RangeTable,
+    Region,
+    VipRecord,
+    VipSettings,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, in order, and what the maps hold afterwards."""
+    """What to do, in order, and what the maps hold afterwards.
+
+    Attributes:
+        sources: where packets to a backend come from, by its number; None if that is the network's to say.
+    """
 
     operations: tuple[Operation, ...]
     image: Image
+    sources: Mapping[int, IPNetwork | None]
 
 
-_Record = TypeVar("_Record", VipRecord, BackendRecord)
+_Record = TypeVar("_Record", VipRecord, BackendRecord, IPAddress)
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 def ticks(nanoseconds: int) -> int:
@@ -129,7 +73,7 @@ def make_plan(
     config: Config,
     image: Image,
     limits: Limits,
-    read: Callable[[Region], Table],
+    read: Callable[[Region], tables.Contents],
     now: int,
     untouched: Collection[int] = (),
 ) -> Plan:
@@ -146,46 +90,77 @@ def make_plan(
     Raises:
         L4lbError: the configuration does not fit into the maps.
     """
-    vips_by_record = {VipRecord(vip.endpoint, vip.protocol): vip for vip in config.vips}
-    vips = _numbered(vips_by_record, image.vips, limits.max_vips, "VIPs")
+    by_record = {VipRecord(vip.service): vip for vip in config.vips}
+    vips = _numbered(by_record, image.vips, limits.max_vips, "VIPs")
+    of = {number: by_record[record] for number, record in vips.items()}
+    addresses = _numbered(
+        dict.fromkeys(vip.service.address for vip in config.vips), image.addresses, limits.max_vips, "addresses"
+    )
     weights = {
         BackendRecord(number, backend.endpoint, vip.protocol, vip.mode): backend.weight
-        for number, record in vips.items()
-        for vip in (vips_by_record[record],)
+        for number, vip in of.items()
         for backend in vip.backends
     }
     backends = _numbered(weights, image.backends, limits.max_backends - 1, "backends")
-    sources = tables.sources(
-        vips, {number: (record, weights[record]) for number, record in backends.items()}, config.seed
+    vip_settings = {number: _vip_settings(vip) for number, vip in of.items()}
+    shared = pools.shared(backends)
+    backend_settings = {
+        number: BackendSettings(record.server in shared, of[record.vip].gue_port) for number, record in backends.items()
+    }
+    wanted_pools = pools.place(backends, {number: vip.pool for number, vip in of.items()}, image.pools, limits)
+    table_sources = tables.sources(
+        {number: vip.scheduler for number, vip in of.items()},
+        {number: (record, weights[record]) for number, record in backends.items()},
+        config.seed,
     )
-    idle = {number: ticks(vips_by_record[record].idle_timeout * 10**9) + 1 for number, record in vips.items()}
-    learning_until = {number: now + timeout for number, timeout in idle.items()}
-    wanted_tables, contents = tables.place(sources, image.tables, read, untouched, learning_until, limits)
-    keys = _keys(vips, backends)
+    learning_until = {number: now + settings.idle_ticks for number, settings in vip_settings.items()}
+    wanted_tables, contents = tables.place(table_sources, image.tables, read, untouched, learning_until, limits)
+    wide = ranges.wanted({number: vip.service for number, vip in of.items()}, addresses)
+    wanted_ranges = ranges.place(wide, image.ranges, limits)
+    keys = _keys(vips, backends, addresses, image)
     entries = index.differences(image.index, keys, limits.index_lines)
     filtered = index.filter_words(keys)
     both = {at: image.filter.get(at, 0) | filtered.get(at, 0) for at in {*image.filter, *filtered}}
 
     appear: list[Operation] = [
+        *(EmptyPool(pool) for pool in dict.fromkeys(wanted_pools.values()) if pool not in image.pools.values()),
+        *(SetPool(number, pool) for number, pool in _changed(wanted_pools, image.pools)),
         *(
-            WriteBackend(number, record, vips[record.vip])
+            WriteBackend(number, record, backend_settings[number], vips[record.vip])
             for number, record in backends.items()
             if number not in image.backends
         ),
+        *(
+            SetBackend(number, settings)
+            for number, settings in _changed(backend_settings, image.backend_settings)
+            if number in image.backends
+        ),
         *(WriteTable(region, slots) for region, slots in contents.items()),
         *(
-            WriteVip(number, vip, wanted_tables[number].region)
+            WriteVip(number, vip, vip_settings[number], wanted_tables[number].region)
             for number, vip in vips.items()
             if number not in image.vips
         ),
-        *(SetIdle(number, timeout) for number, timeout in idle.items() if image.idle.get(number) != timeout),
+        *(
+            SetVip(number, settings)
+            for number, settings in _changed(vip_settings, image.vip_settings)
+            if number in image.vips
+        ),
+        *(WriteAddress(number, address) for number, address in addresses.items() if number not in image.addresses),
+        *(WriteRanges(table) for _, table in _changed(wanted_ranges, image.ranges)),
+        *(SwitchRanges(*of_address, table) for of_address, table in _changed(wanted_ranges, image.ranges)),
         *(WriteFilter(at, word) for at, word in both.items() if word != image.filter.get(at, 0)),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
     ]
     deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
-    to_vips = {index.entry_of((vip.endpoint, vip.protocol, index.Way.TO_VIP), n) for n, vip in image.vips.items()}
+    answered = {
+        index.entry_of(index.server_key(*backend.server), number)
+        for number, backend in image.backends.items()
+        if backend.mode.translates
+    }
     no_more_sent: list[Operation] = [
-        *(entry for entry in deletions if image.index[entry.position] in to_vips),
+        *(entry for entry in deletions if image.index[entry.position] not in answered),
+        *(SwitchRanges(*of_address, RangeTable()) for of_address in image.ranges if of_address not in wanted_ranges),
         *(
             SwitchTable(number, wanted_tables[number].region)
             for number, found in image.tables.items()
@@ -193,17 +168,46 @@ def make_plan(
         ),
     ]
     # As long as a backend may be sent packets, its answers have to be recognised.
-    no_more_answered: list[Operation] = [entry for entry in deletions if image.index[entry.position] not in to_vips]
+    no_more_answered: list[Operation] = [entry for entry in deletions if image.index[entry.position] in answered]
     vanish: list[Operation] = [
         *(WriteFilter(at, filtered.get(at, 0)) for at, word in both.items() if word != filtered.get(at, 0)),
+        *(ClearAddress(number) for number in image.addresses if number not in addresses),
         *(ClearVip(number) for number in image.vips if number not in vips),
         *(ClearBackend(number) for number in image.backends if number not in backends),
     ]
+    unpooled: list[Operation] = [SetPool(number, Pool(0, 0)) for number in image.pools if number not in wanted_pools]
     operations = appear
-    for stage in (no_more_sent, no_more_answered, vanish):
+    for stage in (no_more_sent, no_more_answered, vanish, unpooled):
         operations += [*stage, WaitForReaders()] if stage else []
-    index_after = {position: entry for position, entry in {**image.index, **entries}.items() if entry}
-    return Plan(tuple(operations), Image(vips, backends, wanted_tables, idle, index_after, filtered))
+    after = Image(
+        vips=vips,
+        vip_settings=vip_settings,
+        tables=wanted_tables,
+        backends=backends,
+        backend_settings=backend_settings,
+        pools=wanted_pools,
+        addresses=addresses,
+        ranges=wanted_ranges,
+        index={position: entry for position, entry in {**image.index, **entries}.items() if entry},
+        filter=filtered,
+    )
+    sources = {number: of[record.vip].source_for(record.endpoint.address) for number, record in backends.items()}
+    return Plan(tuple(operations), after, sources)
+
+
+def _vip_settings(vip: Vip) -> VipSettings:
+    bits = vip.service.address.max_prefixlen
+    return VipSettings(
+        idle_ticks=ticks(vip.idle_timeout * 10**9) + 1,
+        scheduler=vip.scheduler,
+        mss=vip.mss,
+        client_bits=128 - bits + (vip.client_prefix or bits),
+    )
+
+
+def _changed(wanted: Mapping[_Key, _Value], found: Mapping[_Key, _Value]) -> Iterable[tuple[_Key, _Value]]:
+    """What is wanted and not so yet."""
+    return ((key, value) for key, value in wanted.items() if found.get(key) != value)
 
 
 def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: int, what: str) -> dict[int, _Record]:
@@ -223,13 +227,31 @@ def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: in
     return numbered
 
 
-def _keys(vips: Mapping[int, VipRecord], backends: Mapping[int, BackendRecord]) -> dict[index.Key, int]:
-    """What the index has to lead to, in the order in which it has to: nat backends by source, VIPs by destination."""
-    keys: dict[index.Key, int] = {
-        (backend.endpoint, backend.protocol, index.Way.FROM_BACKEND): number
-        for number, backend in backends.items()
-        if backend.mode is Mode.NAT
-    }
+def _keys(
+    vips: Mapping[int, VipRecord],
+    backends: Mapping[int, BackendRecord],
+    addresses: Mapping[int, IPAddress],
+    image: Image,
+) -> dict[index.Key, int]:
+    """What the index has to lead to, in the order in which it has to: backends by source, VIPs by destination."""
+    keys: dict[index.Key, int] = {}
+    in_use = set(image.index.values())
+
+    def age(item: tuple[int, BackendRecord]) -> tuple[bool, bool, int]:
+        number, backend = item
+        return (
+            index.entry_of(index.server_key(*backend.server), number) not in in_use,
+            number not in image.backends,
+            number,
+        )
+
+    # Of the backends of one server, the one that has been there for longest: the answers of old connections are its.
+    for number, backend in sorted(backends.items(), key=age):
+        if backend.mode.translates:
+            keys.setdefault(index.server_key(*backend.server), number)
+    for number, address in addresses.items():
+        keys[index.address_key(address)] = number
     for number, vip in vips.items():
-        keys[vip.endpoint, vip.protocol, index.Way.TO_VIP] = number
+        if vip.service.is_single:
+            keys[index.vip_key(vip.service.endpoint, vip.service.protocol)] = number
     return keys

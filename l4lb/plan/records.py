@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from l4lb.model import Endpoint, Mode, Protocol
+from l4lb.model import GUE_PORT, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +12,13 @@ class Region:
 
     Attributes:
         slots: how many; 0 for a VIP without a backend to choose.
-        lines: how many lines it takes, with its header and the previous slots.
+        previous: how many previous slots; 0 if all slots are settled.
+        lines: how many lines it takes, with its header, turns and previous slots.
     """
 
     first_line: int
     slots: int
+    previous: int
     lines: int
 
     @property
@@ -25,15 +27,30 @@ class Region:
         return self.slots << 32 | self.first_line
 
 
-EMPTY = Region(0, 0, 0)
+EMPTY = Region(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class VipRecord:
-    """A VIP as the program sees it."""
+    """A VIP as the program sees it: what does not change as long as it has its number."""
 
-    endpoint: Endpoint
-    protocol: Protocol
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class VipSettings:
+    """What of a VIP may change under traffic.
+
+    Attributes:
+        idle_ticks: for how long a flow may be silent.
+        mss: the largest segment in bytes that SYNs may announce; 0: any.
+        client_bits: of an address of 16 bytes (IPv4: mapped), how many source-hash goes by.
+    """
+
+    idle_ticks: int
+    scheduler: Scheduler
+    mss: int
+    client_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,57 @@ class BackendRecord:
     protocol: Protocol
     mode: Mode
 
+    @property
+    def server(self) -> "Server":
+        """Whom its answers come from."""
+        return self.endpoint, self.protocol
+
+
+Server = tuple[Endpoint, Protocol]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """What of a backend may change under traffic.
+
+    Attributes:
+        shared: whether its server answers for other VIPs too, by nat.
+        gue_port: UDP port that it takes tunnelled packets at.
+    """
+
+    shared: bool = False
+    gue_port: int = GUE_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Places for the connections to a server: a stretch of the connections map. `size` is a power of two."""
+
+    first: int
+    size: int
+
+    @property
+    def word(self) -> int:
+        """As ``struct pool`` holds it."""
+        return self.size << 32 | self.first
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTable:
+    """Which VIP takes which ports of an address: a stretch of the port_ranges map.
+
+    Attributes:
+        ranges: (first port, VIP's number or None) in order; each lasts until the next begins.
+    """
+
+    first_line: int = 0
+    ranges: tuple[tuple[int, int | None], ...] = ()
+
+    @property
+    def word(self) -> int:
+        """As ``struct address`` holds it, in one word that changes at once."""
+        return len(self.ranges) << 32 | self.first_line
+
 
 @dataclass(frozen=True, slots=True)
 class TableSource:
@@ -52,10 +120,12 @@ class TableSource:
 
     Attributes:
         members: (backend number, identity, weight) of each backend, by number.
+        turns: the scheduler that the table has turns for, if that needs any.
     """
 
     members: tuple[tuple[int, str, int], ...]
     seed: int
+    turns: Scheduler | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +141,21 @@ class Image:
     """Everything in the maps that a configuration decides.
 
     Attributes:
-        vips, backends, tables: by number; tables by their VIP's.
-        idle: for how many ticks a VIP's flows may be silent, by its number.
+        vips, vip_settings, tables: by the VIP's number.
+        backends, backend_settings, pools: by the backend's number.
+        addresses: those that have VIPs, by number.
+        ranges: for VIPs of several ports, by the number of the address and the protocol; none that is empty.
         index: the entries in use, by (line, position).
         filter: the words that are not 0, by position.
     """
 
     vips: Mapping[int, VipRecord] = field(default_factory=dict)
-    backends: Mapping[int, BackendRecord] = field(default_factory=dict)
+    vip_settings: Mapping[int, VipSettings] = field(default_factory=dict)
     tables: Mapping[int, TableRecord] = field(default_factory=dict)
-    idle: Mapping[int, int] = field(default_factory=dict)
+    backends: Mapping[int, BackendRecord] = field(default_factory=dict)
+    backend_settings: Mapping[int, BackendSettings] = field(default_factory=dict)
+    pools: Mapping[int, Pool] = field(default_factory=dict)
+    addresses: Mapping[int, IPAddress] = field(default_factory=dict)
+    ranges: Mapping[tuple[int, Protocol], RangeTable] = field(default_factory=dict)
     index: Mapping[tuple[int, int], int] = field(default_factory=dict)
     filter: Mapping[int, int] = field(default_factory=dict)

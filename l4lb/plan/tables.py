@@ -1,37 +1,100 @@
 """The VIPs' tables in the slots map: where each is, and how it is laid out.
 
-A region is a header line, the lines of the slots, and while some are unsettled the lines of the previous slots
-(``struct table_header`` in ``bpf/abi.h``). A slot is a backend's number and a flag.
+A region is a header line, the lines of the slots, those of the turns for schedulers that need them, and while some
+slots are unsettled the lines of the previous slots (``struct table_header`` in ``bpf/abi.h``). A slot is a backend's
+number and a flag.
 """
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from l4lb.balance import maglev
 from l4lb.balance.slots import NOBODY, Table, retarget
 from l4lb.errors import L4lbError
+from l4lb.model import Scheduler
+from l4lb.plan import turns
 from l4lb.plan.limits import Limits
 from l4lb.plan.records import EMPTY, BackendRecord, Region, TableRecord, TableSource
+from l4lb.plan.stretches import Stretches
 
 LINE = 64
-_HEADER = struct.Struct("<III")  # previous line, previous slots, learning until
+_TURN_SCHEDULERS = {0: None, 3: Scheduler.ROUND_ROBIN, 4: Scheduler.LEAST_CONNECTIONS}  # enum scheduler
+_TURN_NUMBERS = {scheduler: number for number, scheduler in _TURN_SCHEDULERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a region.
+
+    Attributes:
+        previous_line, previous_slots: where previous slots are, and how many.
+        learning_until: the tick until which UDP flows without a record are taken for old ones.
+        turns_line, turns: where the turns are, and how many.
+        turns_for: the scheduler that they are for.
+    """
+
+    previous_line: int
+    previous_slots: int
+    learning_until: int
+    turns_line: int
+    turns: int
+    turns_for: Scheduler | None
+
+    _LAYOUT: ClassVar = struct.Struct("<6I")
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """From the map."""
+        previous_line, previous_slots, learning_until, turns_line, turns, turns_for = cls._LAYOUT.unpack_from(line)
+        return cls(previous_line, previous_slots, learning_until, turns_line, turns, _TURN_SCHEDULERS[turns_for])
+
+    def encode(self) -> bytes:
+        """As it lies in the map."""
+        return self._LAYOUT.pack(
+            self.previous_line,
+            self.previous_slots,
+            self.learning_until,
+            self.turns_line,
+            self.turns,
+            _TURN_NUMBERS[self.turns_for],
+        ).ljust(LINE, b"\0")
 
 
 def sources(
-    vips: Iterable[int], backends: Mapping[int, tuple[BackendRecord, int]], seed: int
+    vips: Mapping[int, Scheduler], backends: Mapping[int, tuple[BackendRecord, int]], seed: int
 ) -> dict[int, TableSource]:
-    """What each VIP's table is made from, by the VIP's number; `backends` are records and weights by number."""
+    """What each VIP's table is made from, by the VIP's number.
+
+    Args:
+        vips: their schedulers, by number.
+        backends: records and weights by number.
+        seed: the configuration's.
+    """
     members: dict[int, list[tuple[int, str, int]]] = {number: [] for number in vips}
     for number, (record, weight) in backends.items():
         members[record.vip].append((number, str(record.endpoint), weight))
-    return {number: TableSource(tuple(sorted(chosen)), seed) for number, chosen in members.items()}
+    return {
+        number: TableSource(tuple(sorted(members[number])), seed, scheduler if scheduler in _TURN_NUMBERS else None)
+        for number, scheduler in vips.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a region holds: a table, and turns as slots for a scheduler that needs them."""
+
+    table: Table = Table.settled(())  # noqa: RUF009 - it does not change
+    turns: tuple[int, ...] = ()
+    turns_for: Scheduler | None = None
 
 
 def place(
     wanted: Mapping[int, TableSource],
     found: Mapping[int, TableRecord],
-    read: Callable[[Region], Table],
+    read: Callable[[Region], Contents],
     untouched: Collection[int],
     learning_until: Mapping[int, int],
     limits: Limits,
@@ -48,29 +111,36 @@ def place(
         learning_until: by the VIP's number, the tick until which UDP flows without a record are taken for old.
         limits: of the maps.
     """
-    free = _FreeLines(found.values(), limits)
+    free = Stretches(((table.region.first_line, table.region.lines) for table in found.values()), limits.slot_lines)
     placed: dict[int, TableRecord] = {}
-    contents: dict[Region, bytes] = {}
+    encoded: dict[Region, bytes] = {}
     for number, source in wanted.items():
         old = found.get(number, TableRecord(EMPTY))
         if old.source == source:
             placed[number] = old
             continue
-        before = read(old.region) if old.region.slots else Table.settled(())
-        table = _table(source, Table.settled(()) if number in untouched else before)
-        if table == before:
+        before = read(old.region)
+        after = _contents(source, Contents() if number in untouched else before)
+        if after == before:
             placed[number] = TableRecord(old.region, source)
-        elif not any(backend != NOBODY for backend in table.current) and not table.previous:
+        elif not any(backend != NOBODY for backend in after.table.current) and not after.table.previous:
             placed[number] = TableRecord(EMPTY, source)
         else:
-            region = free.take(len(table.current), len(table.previous))
-            contents[region] = encode(table, region, learning_until[number], limits)
+            slots, previous = len(after.table.current), len(after.table.previous)
+            shape = _region(0, slots, len(after.turns), previous, limits)
+            first_line = free.take(shape.lines)
+            if first_line is None:
+                raise L4lbError(
+                    f"the maps have no room for another table of {slots:,} slots", "remove VIPs that are not needed"
+                )
+            region = replace(shape, first_line=first_line)
+            encoded[region] = encode(after, region, learning_until[number], limits)
             placed[number] = TableRecord(region, source)
-    return placed, contents
+    return placed, encoded
 
 
-def _table(source: TableSource, before: Table) -> Table:
-    """The table that a source makes of the one before it."""
+def _contents(source: TableSource, before: Contents) -> Contents:
+    """What a source makes of what there was."""
     chosen = [(number, identity, weight) for number, identity, weight in source.members if weight]
     if chosen:
         size = maglev.table_size(len(chosen))
@@ -78,21 +148,54 @@ def _table(source: TableSource, before: Table) -> Table:
         numbers = [number for number, _, _ in chosen]
         wanted = list(map(numbers.__getitem__, places))
     else:
-        wanted = [NOBODY] * len(before.current)
-    if not before.current:
-        return Table.settled(wanted)
-    return retarget(before, wanted, {number for number, _, _ in source.members})
+        wanted = [NOBODY] * len(before.table.current)
+    if before.table.current:
+        table = retarget(before.table, wanted, {number for number, _, _ in source.members})
+    else:
+        table = Table.settled(wanted)
+    in_turn = turns.turns(source.turns, [(number, weight) for number, _, weight in chosen])
+    return Contents(table, tuple(in_turn), source.turns)
 
 
-def encode(table: Table, region: Region, learning_until: int, limits: Limits) -> bytes:
+def encode(contents: Contents, region: Region, learning_until: int, limits: Limits) -> bytes:
     """A table as it lies in its region."""
-    previous_line = region.first_line + 1 + _lines(len(table.current), limits)
-    header = _HEADER.pack(previous_line, len(table.previous), learning_until)
+    table = contents.table
+    turns_line = region.first_line + 1 + _lines(len(table.current), limits)
+    header = Header(
+        previous_line=turns_line + _lines(len(contents.turns), limits),
+        previous_slots=len(table.previous),
+        learning_until=learning_until,
+        turns_line=turns_line,
+        turns=turns.entries(contents.turns_for, len(contents.turns)),
+        turns_for=contents.turns_for,
+    )
     return (
-        header.ljust(LINE, b"\0")
+        header.encode()
         + _padded(encode_slots(table.current, table.unsettled, limits))
+        + _padded(array(limits.slot_type, contents.turns).tobytes())
         + _padded(encode_slots(table.previous, bytes(len(table.previous)), limits))
     )
+
+
+def decode(read: Callable[[int, int], bytes], region: Region, limits: Limits) -> Contents:
+    """What lies in a region; `read` answers so many bytes from the start of a line."""
+    if not region.slots:
+        return Contents()
+    header = Header.decode(read(region.first_line, LINE))
+    current, unsettled = decode_slots(read(region.first_line + 1, region.slots * limits.slot_bytes), limits)
+    previous, _ = decode_slots(read(header.previous_line, header.previous_slots * limits.slot_bytes), limits)
+    values = header.turns * (2 if header.turns_for is Scheduler.LEAST_CONNECTIONS else 1)
+    in_turn = array(limits.slot_type, read(header.turns_line, values * limits.slot_bytes))
+    return Contents(Table(current, unsettled, previous or ()), tuple(in_turn), header.turns_for)
+
+
+def region_at(first_line: int, slots: int, read: Callable[[int, int], bytes], limits: Limits) -> Region:
+    """The region that a VIP's record leads to; `read` as in :func:`decode`."""
+    if not slots:
+        return EMPTY
+    header = Header.decode(read(first_line, LINE))
+    values = header.turns * (2 if header.turns_for is Scheduler.LEAST_CONNECTIONS else 1)
+    return _region(first_line, slots, values, header.previous_slots, limits)
 
 
 def encode_slots(numbers: Sequence[int], flags: bytes, limits: Limits) -> bytes:
@@ -114,17 +217,9 @@ def decode_slots(data: bytes, limits: Limits) -> tuple[list[int], bytes]:
     return numbers, bytes(value >= flag for value in values)
 
 
-def decode_header(header: bytes) -> tuple[int, int, int]:
-    """First line and number of a region's previous slots, and the tick until which UDP flows are learned."""
-    line, slots, learning_until = _HEADER.unpack_from(header)
-    return line, slots, learning_until
-
-
-def region_of(first_line: int, slots: int, previous_slots: int, limits: Limits) -> Region:
-    """The region of a table with so many slots."""
-    if not slots:
-        return EMPTY
-    return Region(first_line, slots, 1 + _lines(slots, limits) + _lines(previous_slots, limits))
+def _region(first_line: int, slots: int, turns: int, previous_slots: int, limits: Limits) -> Region:
+    lines = 1 + _lines(slots, limits) + _lines(turns, limits) + _lines(previous_slots, limits)
+    return Region(first_line, slots, previous_slots, lines)
 
 
 def _lines(slots: int, limits: Limits) -> int:
@@ -133,27 +228,3 @@ def _lines(slots: int, limits: Limits) -> int:
 
 def _padded(data: bytes) -> bytes:
     return data.ljust(-(-len(data) // LINE) * LINE, b"\0")
-
-
-class _FreeLines:
-    """The stretches of the slots map that no table lies in; taken first fit."""
-
-    def __init__(self, tables: Iterable[TableRecord], limits: Limits) -> None:
-        self._limits = limits
-        self._gaps: list[tuple[int, int]] = []  # first line, lines
-        position = 0
-        for region in sorted((table.region for table in tables if table.region.slots), key=lambda r: r.first_line):
-            self._gaps.append((position, region.first_line - position))
-            position = region.first_line + region.lines
-        self._gaps.append((position, limits.slot_lines - position))
-
-    def take(self, slots: int, previous_slots: int) -> Region:
-        """A free region for a table of so many slots."""
-        for place, (first, size) in enumerate(self._gaps):
-            region = region_of(first, slots, previous_slots, self._limits)
-            if size >= region.lines:
-                self._gaps[place] = (first + region.lines, size - region.lines)
-                return region
-        raise L4lbError(
-            f"the maps have no room for another table of {slots:,} slots", "remove VIPs that are not needed"
-        )

@@ -1,0 +1,56 @@
+"""Pools of connections: one for each server whose answers need more than their source to be told whose they are."""
+
+from collections.abc import Mapping
+
+from l4lb.errors import L4lbError
+from l4lb.model import Mode
+from l4lb.plan.limits import Limits
+from l4lb.plan.records import BackendRecord, Pool, Server
+from l4lb.plan.stretches import Stretches
+
+
+def shared(backends: Mapping[int, BackendRecord]) -> frozenset[Server]:
+    """The servers that serve several VIPs by nat."""
+    vips: dict[Server, set[int]] = {}
+    for record in backends.values():
+        if record.mode is Mode.NAT:
+            vips.setdefault(record.server, set()).add(record.vip)
+    return frozenset(server for server, numbers in vips.items() if len(numbers) > 1)
+
+
+def place(
+    backends: Mapping[int, BackendRecord], sizes: Mapping[int, int], found: Mapping[int, Pool], limits: Limits
+) -> dict[int, Pool]:
+    """The pool of each backend that needs one, by its number; the backends of one server have one pool.
+
+    A pool of the right size stays where it is.
+
+    Args:
+        backends: by number.
+        sizes: how many connections there is to be room for, by the VIP's number.
+        found: the pools there are, by the backend's number.
+        limits: of the maps.
+
+    Raises:
+        L4lbError: there is no room.
+    """
+    several = shared(backends)
+    servers: dict[Server, list[int]] = {}
+    for number, record in backends.items():
+        if record.mode is Mode.FULLNAT or record.server in several:
+            servers.setdefault(record.server, []).append(number)
+    free = Stretches({(pool.first, pool.size) for pool in found.values()}, limits.max_connections)
+    placed: dict[int, Pool] = {}
+    for numbers in servers.values():
+        size = max(sizes[backends[number].vip] for number in numbers)
+        pool = next((found[number] for number in numbers if number in found and found[number].size == size), None)
+        if pool is None:
+            first = free.take(size)
+            if first is None:
+                raise L4lbError(
+                    f"the maps have no room for another {size:,} connections",
+                    f"make the pools smaller (--pool), of {limits.max_connections:,} connections together at the most",
+                )
+            pool = Pool(first, size)
+        placed |= dict.fromkeys(numbers, pool)
+    return placed
