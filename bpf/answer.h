@@ -25,7 +25,7 @@ static __always_inline int answer_echo(const struct packet *packet)
 
 	if ((void *)(icmp + 1) > packet->end)
 		return PASS_NOT_TCP_UDP;
-	icmp->checksum = update_checksum(icmp->checksum, (__u32)(__u16)~(__u16)icmp->type + answer);
+	icmp->checksum = update_checksum(icmp->checksum, (__u32)(__u16) ~(__u16)icmp->type + answer);
 	icmp->type = answer;
 	if (packet->v6) {
 		struct ipv6hdr *ip = packet->ip;
@@ -43,7 +43,7 @@ static __always_inline int answer_echo(const struct packet *packet)
 
 		if ((void *)(ip + 1) > packet->end)
 			return PASS_NOT_TCP_UDP;
-		ip->check = update_checksum(ip->check, (__u32)(__u16)~(__u16)ip->ttl + ANSWER_TTL);
+		ip->check = update_checksum(ip->check, (__u32)(__u16) ~(__u16)ip->ttl + ANSWER_TTL);
 		ip->ttl = ANSWER_TTL;
 		ip->saddr = packet->to.lo >> 32;
 		ip->daddr = packet->from.lo >> 32;
@@ -83,7 +83,8 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 	void *data, *end, *ip, *quoted;
 	__u32 sum;
 
-	if (packet->kind == ICMP_ERROR || packet->kind == LATER_FRAGMENT || packet->length < layer2 + QUOTED || !may_answer())
+	if (packet->kind == ICMP_ERROR || packet->kind == LATER_FRAGMENT || packet->length < layer2 + QUOTED ||
+	    !may_answer())
 		return DROP_TOO_BIG;
 	if (bpf_xdp_adjust_tail(ctx, -(int)(packet->length - layer2 - QUOTED)) || bpf_xdp_adjust_head(ctx, -room))
 		return DROP_NO_HEADROOM;
@@ -121,8 +122,8 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 		address[1] = packet->to.lo;
 		address[2] = packet->from.hi;
 		address[3] = packet->from.lo;
-		icmp->checksum = update_checksum(0xffff, (__u64)sum + icmp->type + bpf_htons(mtu) + bpf_htons(8 + QUOTED) +
-								 bpf_htons(IPPROTO_ICMPV6) +
+		icmp->checksum = update_checksum(0xffff, (__u64)sum + icmp->type + bpf_htons(mtu) +
+								 bpf_htons(8 + QUOTED) + bpf_htons(IPPROTO_ICMPV6) +
 								 address_sum(packet->to.hi, packet->to.lo) +
 								 address_sum(packet->from.hi, packet->from.lo));
 	} else {
@@ -131,8 +132,8 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 		icmp->type = ICMP_UNREACHABLE;
 		icmp->code = ICMP_FRAGMENTATION_NEEDED;
 		icmp->rest = bpf_htonl(mtu);
-		icmp->checksum = update_checksum(0xffff, (__u64)sum + (ICMP_FRAGMENTATION_NEEDED << 8 | ICMP_UNREACHABLE) +
-								 bpf_htons(mtu));
+		icmp->checksum = update_checksum(
+			0xffff, (__u64)sum + (ICMP_FRAGMENTATION_NEEDED << 8 | ICMP_UNREACHABLE) + bpf_htons(mtu));
 		__builtin_memset(header, 0, sizeof(*header));
 		*(__u8 *)ip = 0x45;
 		header->tot_len = bpf_htons(sizeof(*header) + 8 + QUOTED);
@@ -140,9 +141,9 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 		header->protocol = IPPROTO_ICMP;
 		header->saddr = packet->to.lo >> 32;
 		header->daddr = packet->from.lo >> 32;
-		header->check = update_checksum(0xffff, (__u64)0x45 + header->tot_len + (IPPROTO_ICMP << 8 | ANSWER_TTL) +
-								address_sum(0, packet->to.lo) +
-								address_sum(0, packet->from.lo));
+		header->check = update_checksum(
+			0xffff, (__u64)0x45 + header->tot_len + (IPPROTO_ICMP << 8 | ANSWER_TTL) +
+					address_sum(0, packet->to.lo) + address_sum(0, packet->from.lo));
 	}
 	return ANSWER_TOO_BIG;
 }

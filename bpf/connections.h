@@ -127,7 +127,8 @@ static __always_inline void source_of(const struct backend *backend, __u32 place
 }
 
 /* The connection that an answer belongs to, and its backend in place of any other of the same server. */
-static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend, __u32 *number)
+static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend,
+							__u32 *number)
 {
 	__u32 now = ticks_now(), home, i, place;
 	__u64 pool = pool_of(*number), state;

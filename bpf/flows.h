@@ -70,6 +70,21 @@ static __always_inline struct flow *find_flow(struct flow_line *line, __u64 tag,
 	return NULL;
 }
 
+/* Answers whether it was this change that was made: where states are counted, no other CPU's may come in between. */
+static __always_inline int change_seen(struct flow *flow, __u32 old, __u32 new)
+{
+#if WITH_TRACKING
+	__u64 *word = (void *)flow + offsetof(struct flow, backend); /* atomics are 8 bytes wide */
+	__u32 backend = flow->backend;
+	__u64 before = (__u64)old << 32 | backend;
+
+	return __sync_val_compare_and_swap(word, before, (__u64)new << 32 | backend) == before;
+#else
+	flow->seen = new;
+	return 1;
+#endif
+}
+
 /* The backend in a flow's record, as recorded, or -1; a record that is used is as good as new. */
 static __always_inline __s64 recall(struct flow *flow, __u64 tag, __u32 now)
 {
@@ -83,7 +98,7 @@ static __always_inline __s64 recall(struct flow *flow, __u64 tag, __u32 now)
 		return -1;
 	fresh = (seen & ~TICK_MASK) | (now & TICK_MASK);
 	if (seen != fresh)
-		flow->seen = fresh;
+		change_seen(flow, seen, fresh);
 	return backend;
 }
 
@@ -102,7 +117,8 @@ static __always_inline struct backend *still_there(__s64 record, __s64 vip, __u3
 		return NULL;
 	*number = record & 0xffffff;
 	backend = backends.lookup(number);
-	if (!backend || !backend->mode || (vip >= 0 && backend->vip != vip) || backend->generation != (record >> 24 & 0xff))
+	if (!backend || !backend->mode || (vip >= 0 && backend->vip != vip) ||
+	    backend->generation != (record >> 24 & 0xff))
 		return NULL;
 	return backend;
 }
@@ -121,17 +137,24 @@ static __always_inline int is_counted(__u32 state)
 	return state == FLOW_BEGUN || state == FLOW_OPEN;
 }
 
-/* What a record that ceases to be takes off its backend's load. */
-static __always_inline void discount(const struct flow *flow)
+/* Frees a place, and takes the flow that was recorded there off its backend's load. */
+static __always_inline void forget_flow(struct flow *flow)
 {
-	__u32 number;
+#if WITH_TRACKING
+	__u32 backend = flow->backend, seen = flow->seen, number;
+	__u64 tag = flow->tag;
 
-	if (flow->tag && is_counted(flow->seen >> STATE_SHIFT) && still_there(flow->backend, -1, &number))
+	if (__sync_val_compare_and_swap(&flow->tag, tag, 0) == tag && tag && is_counted(seen >> STATE_SHIFT) &&
+	    still_there(backend, -1, &number))
 		add_load(number, -1);
+#else
+	*(volatile __u64 *)&flow->tag = 0;
+#endif
 }
 
 /* Records the flow: in its own place, a free or idle one, or that of the record which was used least recently. */
-static __always_inline void remember(struct flow_line *line, __u64 tag, __u32 backend, __u32 state, __u32 now, __u32 idle)
+static __always_inline void remember(struct flow_line *line, __u64 tag, __u32 backend, __u32 state, __u32 now,
+				     __u32 idle)
 {
 	__u32 longest = 0, place = 0;
 	struct flow *flow;
@@ -152,9 +175,7 @@ static __always_inline void remember(struct flow_line *line, __u64 tag, __u32 ba
 		count_event(FLOW_EVICTED);
 	if (flow->tag != tag)
 		count_event(FLOW_RECORDED);
-	if (WITH_TRACKING)
-		discount(flow);
-	*(volatile __u64 *)&flow->tag = 0;
+	forget_flow(flow);
 	flow->backend = backend;
 	flow->seen = state << STATE_SHIFT | (now & TICK_MASK);
 	*(volatile __u64 *)&flow->tag = tag;

@@ -74,8 +74,8 @@ static __always_inline void *write_tag(void *place, __u16 tag)
  * the frame to it. Answers where the room, or without any the IP packet, is now, or NULL. All pointers into the packet from
  * before are void.
  */
-static __always_inline void *reframe(struct xdp_md *ctx, const struct packet *packet, const struct way_out *out, int outer,
-				     __be16 type)
+static __always_inline void *reframe(struct xdp_md *ctx, const struct packet *packet, const struct way_out *out,
+				     int outer, __be16 type)
 {
 	__u16 outer_tag = out->tags >> 48, inner_tag = out->tags >> 32;
 	int tag_bytes = WITH_VLAN ? ((outer_tag & TAG_PRESENT) >> 13) + ((inner_tag & TAG_PRESENT) >> 13) : 0;

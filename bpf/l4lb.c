@@ -150,8 +150,8 @@ static __always_inline int finish(struct xdp_md *ctx, struct packet *packet, con
 }
 
 /* From a client to a backend. */
-static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet, struct way_out *out, struct owner *owner,
-				      int rare)
+static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet, struct way_out *out,
+				      struct owner *owner, int rare)
 {
 	struct backend *backend = owner->backend;
 	int reason;
@@ -204,8 +204,8 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 
 #if WITH_ANSWERS
 /* From a backend to a client: it leaves as the VIP's. */
-static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, struct way_out *out, struct owner *owner,
-				     int rare)
+static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, struct way_out *out,
+				     struct owner *owner, int rare)
 {
 	const struct backend *backend = owner->backend;
 	struct vip *vip = owner->vip;
@@ -231,7 +231,8 @@ static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, 
 		new.to.lo = owner->connection->client_lo;
 		new.to.port = owner->connection->client_port;
 		new.new_to = 1;
-		new.address_delta += (__u16)~address_sum(packet->to.hi, packet->to.lo) + address_sum(new.to.hi, new.to.lo);
+		new.address_delta +=
+			(__u16)~address_sum(packet->to.hi, packet->to.lo) + address_sum(new.to.hi, new.to.lo);
 		destination = new.to;
 	}
 #endif
@@ -308,3 +309,10 @@ int l4lb_rare(struct xdp_md *ctx)
 
 	return reason == FORWARDED ? transmit(&packet, &out) : count_reason(reason);
 }
+
+#if WITH_TRACKING
+int l4lb_sweep(struct xdp_md *ctx)
+{
+	return sweep(ctx);
+}
+#endif

@@ -42,7 +42,8 @@ BPF_TABLE_PINNED("percpu_array", __u32, __u64, reasons, REASONS, PINS "/reasons"
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, events, EVENTS, PINS "/events", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, struct route, routes, ROUTE_LINES, PINS "/routes", 0);
 BPF_TABLE_PINNED("percpu_array", __u32, __u32, turns, MAX_VIPS, PINS "/turns", 0); /* whose is next */
-BPF_TABLE_PINNED("percpu_array", __u32, __u64, answers, 1, PINS "/answers", 0); /* jiffies << 32 | too big, since then */
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, answers, 1, PINS "/answers",
+		 0); /* jiffies << 32 | too big, since then */
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, scratch, 1, PINS "/scratch", 0);
 BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
 BPF_TABLE_PINNED("array", __u32, struct flow_line, fragments, FRAGMENT_LINES, PINS "/fragments", 0);

@@ -107,7 +107,8 @@ struct extension {
 /*
  * Follows IPv6 extension headers. Sets the protocol behind them and where it begins; of a fragment, its kind and number.
  */
-static __always_inline int walk_extensions(void *ip, void *end, __u8 *protocol, __u32 *header, __u8 *kind, __u32 *fragment)
+static __always_inline int walk_extensions(void *ip, void *end, __u8 *protocol, __u32 *header, __u8 *kind,
+					   __u32 *fragment)
 {
 	__u8 next = ((struct ipv6hdr *)ip)->nexthdr;
 	__u32 at = sizeof(struct ipv6hdr);
@@ -117,7 +118,8 @@ static __always_inline int walk_extensions(void *ip, void *end, __u8 *protocol, 
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
 		struct extension *extension = ip + at;
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT)
 			break;
 		if ((void *)(extension + 1) > end)
 			return PASS_MALFORMED;
@@ -165,9 +167,9 @@ static __always_inline int parse_ipv4(struct packet *packet, int rare)
 	packet->header = ip->ihl * 4;
 	if (!rare)
 		return (ip->frag_off & bpf_htons(IP_OFFSET | IP_MF)) ||
-				       (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP) ?
-			       RARE :
-			       FORWARDED;
+				       (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+			       ? RARE
+			       : FORWARDED;
 	if (ip->frag_off & bpf_htons(IP_OFFSET | IP_MF)) {
 		packet->kind = ip->frag_off & bpf_htons(IP_OFFSET) ? LATER_FRAGMENT : FIRST_FRAGMENT;
 		packet->fragment = ip->protocol << 16 | ip->id;
@@ -218,8 +220,9 @@ static __always_inline int parse_icmp(struct packet *packet)
 			packet->kind = ECHO_REQUEST;
 		if (packet->kind == ECHO_REQUEST)
 			return FORWARDED;
-		if (icmp->type < ICMPV6_UNREACHABLE || icmp->type > ICMPV6_PARAMETER_PROBLEM || (void *)(ip + 1) > packet->end ||
-		    ip->version != 6 || walk_extensions(ip, packet->end, &protocol, &header, &kind, &fragment))
+		if (icmp->type < ICMPV6_UNREACHABLE || icmp->type > ICMPV6_PARAMETER_PROBLEM ||
+		    (void *)(ip + 1) > packet->end || ip->version != 6 ||
+		    walk_extensions(ip, packet->end, &protocol, &header, &kind, &fragment))
 			return PASS_NOT_TCP_UDP;
 		packet->to.hi = address[0];
 		packet->to.lo = address[1];
@@ -232,7 +235,8 @@ static __always_inline int parse_icmp(struct packet *packet)
 			packet->kind = ECHO_REQUEST;
 		if (packet->kind == ECHO_REQUEST)
 			return FORWARDED;
-		if ((icmp->type != ICMP_UNREACHABLE && icmp->type != ICMP_TIME_EXCEEDED && icmp->type != ICMP_PARAMETER_PROBLEM) ||
+		if ((icmp->type != ICMP_UNREACHABLE && icmp->type != ICMP_TIME_EXCEEDED &&
+		     icmp->type != ICMP_PARAMETER_PROBLEM) ||
 		    (void *)(ip + 1) > packet->end || ip->version != 4 || ip->ihl < 5)
 			return PASS_NOT_TCP_UDP;
 		packet->to.lo = mapped(ip->saddr);

@@ -61,16 +61,15 @@ static __always_inline void note_state(const struct packet *packet, struct flow 
 
 	if (next == state)
 		return;
-	flow->seen = next << STATE_SHIFT | (seen & TICK_MASK);
-	if (is_counted(state) && !is_counted(next))
+	if (change_seen(flow, seen, next << STATE_SHIFT | (seen & TICK_MASK)) && is_counted(state) && !is_counted(next))
 		add_load(backend, -1);
 }
 
 /*
  * Sets the number of the backend that the flow has or gets, or leaves it to the hash: then the answer is 0.
  */
-static __always_inline int choose_tracked(const struct packet *packet, const struct vip *vip, __u32 vip_number, __u64 table,
-					  __u32 *number)
+static __always_inline int choose_tracked(const struct packet *packet, const struct vip *vip, __u32 vip_number,
+					  __u64 table, __u32 *number)
 {
 	__u64 tag = flow_tag(packet->hash, vip_number);
 	__u32 first_line = table, now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle, chosen = 0;
@@ -128,6 +127,45 @@ static __always_inline void note_answer(const struct packet *packet, const struc
 	flow = line ? find_flow(line, tag, ticks_now(), *(volatile const __u64 *)&vip->idle) : NULL;
 	if (flow && still_there(flow->backend, vip_number, &number))
 		note_state(packet, flow, number);
+}
+
+/* Frees the place of a flow that has been silent for too long, so that it is no load any more. */
+static __always_inline void sweep_flow(struct flow *flow, __u32 now)
+{
+	__u32 number, vip_number;
+	struct backend *backend;
+	struct vip *vip;
+
+	if (!flow->tag || !is_counted(flow->seen >> STATE_SHIFT))
+		return;
+	backend = still_there(flow->backend, -1, &number);
+	if (!backend)
+		return;
+	vip_number = backend->vip;
+	vip = vips.lookup(&vip_number);
+	if (vip && is_over(flow->seen, now, *(volatile __u64 *)&vip->idle))
+		forget_flow(flow);
+}
+
+/*
+ * Not for packets: the control plane runs it, again and again, on a frame that begins with the number of the line whose turn
+ * it is.
+ */
+static __always_inline int sweep(struct xdp_md *ctx)
+{
+	__u32 *cursor = (void *)(long)ctx->data, now = ticks_now(), number, place;
+	struct flow_line *line;
+
+	if ((void *)(cursor + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	number = (*cursor)++ & (FLOW_LINES - 1);
+	line = flows.lookup(&number);
+	if (!line)
+		return XDP_ABORTED;
+#pragma unroll
+	for (place = 0; place < FLOWS_PER_LINE; place++)
+		sweep_flow(&line->flow[place], now);
+	return XDP_DROP;
 }
 
 #endif

@@ -67,7 +67,8 @@ static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *packet
 	if (v6 && gue)
 		udp_sum = inner_sum(packet);
 #endif
-	place = reframe(ctx, packet, out, (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + (gue ? sizeof(*udp) : 0),
+	place = reframe(ctx, packet, out,
+			(v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + (gue ? sizeof(*udp) : 0),
 			v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
 	if (!place)
 		return DROP_NO_HEADROOM;
@@ -80,7 +81,7 @@ static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *packet
 
 		if (place + sizeof(*ip) + sizeof(*udp) > end)
 			return DROP_NO_HEADROOM;
-		*(__be32 *)place = bpf_htonl(IPV6_WORD | (__u32)class << 20 | (packet->hash >> 44));
+		*(__be32 *)place = bpf_htonl(IPV6_WORD | (__u32) class << 20 | (packet->hash >> 44));
 		ip->payload_len = bpf_htons(length);
 		ip->nexthdr = gue ? IPPROTO_UDP : inner;
 		ip->hop_limit = OUTER_TTL;
@@ -92,13 +93,14 @@ static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *packet
 	} else {
 		struct iphdr *ip = place;
 		__be16 total = bpf_htons(length + sizeof(*ip));
-		__u64 sum = (__u64)backend->outer_sum + total + ((__u16)class << 8) + (source >> 32) +
+		__u64 sum = (__u64)backend->outer_sum + total + ((__u16) class << 8) + (source >> 32) +
 			    (gue ? 0 : (__u16)inner << 8);
 
 		if (place + sizeof(*ip) + sizeof(*udp) > end)
 			return DROP_NO_HEADROOM;
-		*(__u32 *)place = (__u32)total << 16 | (__u32)class << 8 | 0x45;
-		*(__u32 *)(place + 4) = bpf_htons(0x4000) << 16; /* not to be fragmented, so it needs no number (RFC 6864) */
+		*(__u32 *)place = (__u32)total << 16 | (__u32) class << 8 | 0x45;
+		*(__u32 *)(place + 4) = bpf_htons(0x4000)
+					<< 16; /* not to be fragmented, so it needs no number (RFC 6864) */
 		ip->ttl = OUTER_TTL;
 		ip->protocol = gue ? IPPROTO_UDP : inner;
 		ip->check = ~fold(sum);

@@ -14,11 +14,13 @@ from l4lb import __version__
 from l4lb.changes import CHANGES, apply_change, parse_question
 from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.dataplane import Account, Dataplane
-from l4lb.datapath.links import get_links
+from l4lb.datapath.explain import Packet
+from l4lb.datapath.layout import Features, features_of
+from l4lb.datapath.links import get_links, vlan_links
 from l4lb.datapath.nexthops import NextHops
 from l4lb.datapath.requirements import check_machine, forwarding_off
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Config, IPAddress, Mode
+from l4lb.model import Config, Endpoint, IPAddress, Mode, Vip
 from l4lb.options import RunOptions
 from l4lb.plan.limits import Limits
 from l4lb.plan.records import VipRecord
@@ -28,7 +30,7 @@ from l4lb.view import NO_TRANSMIT, Live, Traffic, backend_list_view, explain_vie
 
 log = logging.getLogger(__name__)
 
-_SETTLE_SECONDS = 1.0  # between looks at which slots are quiet; an idle timeout is at least as long
+_PERIOD_SECONDS = 1.0  # between looks at which slots are quiet; an idle timeout is at least as long
 
 
 class Controller:
@@ -76,18 +78,17 @@ class Controller:
 
     def _explain(self, args: Mapping[str, object]) -> object:
         question = parse_question(args)
-        for vip in self._config.vips:
-            if (vip.endpoint, vip.protocol) == (question.service, question.protocol):
-                record = VipRecord(vip.endpoint, vip.protocol)
-                backend, why = self._dataplane.explain(record, question.client, question.begins, self._config.seed)
-                if backend is None:
-                    return explain_view(vip, None, why, None)
-                next_hop = str(self._dataplane.next_hop(backend.endpoint.address, vip.mode))
-                return explain_view(vip, backend.endpoint, why, next_hop)
-        raise L4lbError(
-            f"no VIP listens on {question.service}/{question.protocol.label}",
-            "its packets are the kernel's; see `l4lb vip list`",
-        )
+        vip = self._config.vip_for(question.service, question.protocol)
+        if vip is None:
+            raise L4lbError(
+                f"no VIP listens on {question.service}/{question.protocol.label}",
+                "its packets are the kernel's; see `l4lb vip list`",
+            )
+        packet = Packet(question.client, question.service.port, question.begins)
+        backend, why = self._dataplane.explain(VipRecord(vip.service), packet, self._config.seed)
+        if backend is None:
+            return explain_view(vip, None, why, None)
+        return explain_view(vip, backend.endpoint, why, self._next_hop(vip, backend.endpoint))
 
     async def _change(self, op: str, args: Mapping[str, object]) -> None:
         async with self._changing:
@@ -98,7 +99,7 @@ class Controller:
             plan = await asyncio.to_thread(self._dataplane.plan, config)
             try:
                 await self._next_hops.watch(_backend_addresses(config))
-                await self._dataplane.require(_modes(config), config.seed)
+                await self._dataplane.require(self._features(config), config.seed)
                 await self._announce(config)
                 await asyncio.to_thread(self._state.save, config)
                 gone = self._dataplane.apply(plan)
@@ -121,35 +122,47 @@ class Controller:
 
     async def _announce(self, config: Config) -> None:
         if self._addresses is not None:
-            await self._addresses.reconcile(_vip_addresses(config))
+            await self._addresses.reconcile(own_addresses(config))
 
-    async def settle(self) -> None:
-        """Settles slots, for ever, when they have been quiet for long enough."""
+    def _features(self, config: Config) -> Features:
+        return features_of(config, echo=self._options.echo, vlans=self._dataplane.vlans)
+
+    async def look_after(self) -> None:
+        """What time brings about, for ever: slots settle that have been quiet for long enough, VLANs appear."""
         while True:
-            await asyncio.sleep(_SETTLE_SECONDS)
+            await asyncio.sleep(_PERIOD_SECONDS)
             async with self._changing:
                 self._dataplane.settle(time.monotonic())
+                self._dataplane.sweep()
+                try:
+                    await self._dataplane.require(self._features(self._config), self._config.seed)
+                except L4lbError as error:
+                    log.error("cannot load the program for what is on the network now: %s", error)  # noqa: TRY400
 
     def _check_forwarding(self, config: Config) -> None:
-        """Refuses the first nat VIP on a host that would not forward the backends' answers."""
-        if Mode.NAT in _modes(config) and Mode.NAT not in _modes(self._config):
-            for name in forwarding_off(self._options.interfaces):
+        """Refuses the first VIP that translates on a host that would not forward the backends' answers."""
+        for version in _translated(config) - _translated(self._config):
+            for name in forwarding_off(self._options.interfaces, version):
+                setting = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
                 raise L4lbError(
-                    f"mode nat needs IPv4 forwarding, which is off on {name}",
-                    "turn it on with `sysctl -w net.ipv4.ip_forward=1`",
+                    f"modes nat and fullnat need IPv{version} forwarding, which is off on {name}",
+                    f"turn it on with `sysctl -w {setting}=1`",
                 )
 
     def _retire(self, config: Config, gone: Mapping[Account, Traffic]) -> None:
         """Adds what backends that are gone have carried to the sums of those VIPs that are still there."""
-        names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in config.vips}
+        names = {VipRecord(vip.service): vip.name for vip in config.vips}
         self._retired = {name: sum_ for name, sum_ in self._retired.items() if name in names.values()}
         for (vip, _), traffic in gone.items():
             if vip in names:
                 self._retired[names[vip]] = self._retired.get(names[vip], Traffic()) + traffic
 
+    def _next_hop(self, vip: Vip, backend: Endpoint) -> str:
+        return str(self._dataplane.next_hop(backend.address, vip.mode, vip.source_for(backend.address)))
+
     async def _live(self) -> Live:
         interfaces = await self._dataplane.interfaces()  # before all that has to be of one moment
-        names = {VipRecord(vip.endpoint, vip.protocol): vip.name for vip in self._config.vips}
+        names = {VipRecord(vip.service): vip.name for vip in self._config.vips}
         return Live(
             version=__version__,
             uptime_seconds=time.monotonic() - self._started,
@@ -157,9 +170,12 @@ class Controller:
             traffic={(names[vip], backend): traffic for (vip, backend), traffic in self._dataplane.traffic().items()},
             retired=self._retired,
             next_hops={
-                (vip.name, backend.endpoint): str(self._dataplane.next_hop(backend.endpoint.address, vip.mode))
+                (vip.name, backend.endpoint): self._next_hop(vip, backend.endpoint)
                 for vip in self._config.vips
                 for backend in vip.backends
+            },
+            open_connections={
+                (names[vip], backend): count for (vip, backend), count in self._dataplane.open_connections().items()
             },
             settling=frozenset(names[vip] for vip in self._dataplane.settling()),
             flows=self._dataplane.maps.events(),
@@ -171,12 +187,18 @@ def _backend_addresses(config: Config) -> set[IPAddress]:
     return {backend.endpoint.address for vip in config.vips for backend in vip.backends}
 
 
-def _vip_addresses(config: Config) -> set[IPAddress]:
-    return {vip.endpoint.address for vip in config.vips}
+def own_addresses(config: Config) -> set[IPAddress]:
+    """The addresses that the gateway answers for: VIPs, and those that fullnat sends from."""
+    addresses = {vip.service.address for vip in config.vips}
+    for vip in config.vips:
+        if vip.mode is Mode.FULLNAT:
+            addresses.update(address for source in vip.sources for address in source)
+    return addresses
 
 
-def _modes(config: Config) -> set[Mode]:
-    return {vip.mode for vip in config.vips}
+def _translated(config: Config) -> set[int]:
+    """The IP versions in which answers come back through the gateway."""
+    return {vip.service.address.version for vip in config.vips if vip.mode.translates}
 
 
 def run(options: RunOptions) -> None:
@@ -212,29 +234,37 @@ async def _serve(options: RunOptions) -> None:
     async with AsyncExitStack() as stack:
         ipr = await stack.enter_async_context(AsyncIPRoute())
         links = await get_links(ipr, options.interfaces)
+        vlans = await vlan_links(ipr, links)
         interfaces = {link.ifindex: link.name for link in links}
 
         dataplane = Dataplane(options.pins, interfaces, options.xdp_mode, Limits())
         stack.callback(dataplane.close)
-        next_hops = NextHops(interfaces, dataplane.set_next_hop, dataplane.set_link, dataplane.forget_routes)
+        next_hops = NextHops(
+            {link.ifindex: link.name for link in (*links, *vlans)},
+            dataplane.set_next_hop,
+            dataplane.set_link,
+            dataplane.forget_link,
+            dataplane.forget_routes,
+        )
         addresses = VipAddresses(links) if options.announce else None
         controller = Controller(options, config, state, dataplane, next_hops, addresses)
         server = ControlServer(options.socket, controller.handle, options.socket_group)
         server.listen()
         stack.push_async_callback(server.close)
 
-        await dataplane.open(_modes(config), config.seed, links)
+        features = features_of(config, echo=options.echo, vlans=bool(vlans))
+        await dataplane.open(features, config.seed, (*links, *vlans))
         await next_hops.start()
         stack.push_async_callback(next_hops.close)
         await next_hops.watch(_backend_addresses(config))
         dataplane.apply(await asyncio.to_thread(dataplane.plan, config))
         dataplane.attach()
         if addresses is not None:
-            await addresses.reconcile(_vip_addresses(config))
+            await addresses.reconcile(own_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
-        settling = asyncio.create_task(controller.settle())
-        stack.callback(settling.cancel)
+        looking = asyncio.create_task(controller.look_after())
+        stack.callback(looking.cancel)
 
         for interface in await dataplane.interfaces():
             if len(links) > 1 and interface.xdp_transmit is False:

@@ -1,10 +1,11 @@
-"""What the program would do with a packet now, and why: ``choose()`` in ``bpf/select.h`` as a pure function."""
+"""What the program would do with a packet now, and why: ``choose()`` in ``bpf/choose.h`` as a pure function."""
 
 import enum
 from dataclasses import dataclass
 
+from l4lb.balance.flowhash import slot_of
 from l4lb.balance.slots import NOBODY, Table, follow
-from l4lb.model import Protocol
+from l4lb.model import Protocol, Scheduler
 
 
 class Why(enum.StrEnum):
@@ -14,6 +15,9 @@ class Why(enum.StrEnum):
     TRACKED = "tracked"  # its record says so
     PREVIOUS = "previous"  # it has no record, so it is older than the last change of its slot
     NEW = "new"  # it begins, or may begin, after the last change of its slot
+    ROUND_ROBIN = "round_robin"  # the next in turn, which the packet itself will tell
+    LEAST_CONNECTIONS = "least_connections"  # the one with the fewest for its weight when the packet comes
+    RANDOM = "random"  # chance will tell
     NO_BACKEND = "no_backend"  # no backend takes it
 
 
@@ -25,26 +29,43 @@ class Explanation:
     why: Why
 
 
-def explain(
-    table: Table, hash32: int, protocol: Protocol, begins: bool, record: int | None, learning: bool
-) -> Explanation:
-    """What becomes of a packet.
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A packet's flow, and what is known of it.
 
-    Args:
-        table: the VIP's, with at least one slot.
-        hash32: the flow's.
-        protocol: the flow's.
+    Attributes:
+        slot_hash: 32 bits, which choose its slot.
         begins: whether the packet is the SYN of a TCP connection.
         record: the backend in the flow's record, if it has one that is valid.
         learning: whether UDP flows without a record are still taken for old ones.
     """
-    current, previous = follow(table, hash32)
-    if not table.unsettled[hash32 * len(table.current) >> 32]:
+
+    slot_hash: int
+    protocol: Protocol
+    begins: bool
+    record: int | None
+    learning: bool
+
+
+_BY_CHANCE = {
+    Scheduler.ROUND_ROBIN: Why.ROUND_ROBIN,
+    Scheduler.LEAST_CONNECTIONS: Why.LEAST_CONNECTIONS,
+    Scheduler.RANDOM: Why.RANDOM,
+}
+
+
+def explain(table: Table, scheduler: Scheduler, flow: Flow) -> Explanation:
+    """What becomes of a packet to a VIP with this table, of at least one slot."""
+    current, previous = follow(table, flow.slot_hash)
+    known = flow.record is not None and not flow.begins
+    if scheduler in _BY_CHANCE and not known and (flow.begins or flow.protocol is Protocol.UDP):
+        return Explanation(None, _BY_CHANCE[scheduler])
+    if known and (scheduler in _BY_CHANCE or table.unsettled[slot_of(flow.slot_hash, len(table.current))]):
+        chosen, why = flow.record, Why.TRACKED
+    elif not table.unsettled[slot_of(flow.slot_hash, len(table.current))]:
         chosen, why = current, Why.SETTLED
-    elif record is not None and not begins:
-        chosen, why = record, Why.TRACKED
-    elif not begins and (protocol is Protocol.TCP or learning):
+    elif not flow.begins and (flow.protocol is Protocol.TCP or flow.learning):
         chosen, why = previous, Why.PREVIOUS
     else:
         chosen, why = current, Why.NEW
-    return Explanation(None, Why.NO_BACKEND) if chosen == NOBODY else Explanation(chosen, why)
+    return Explanation(None, Why.NO_BACKEND) if chosen in (NOBODY, None) else Explanation(chosen, why)

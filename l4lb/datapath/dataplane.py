@@ -2,24 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from l4lb.balance.explain import Why
 from l4lb.balance.slots import settle
-from l4lb.datapath import attach, programs
-from l4lb.datapath.explain import explain_packet
+from l4lb.datapath import attach, bpf, programs
+from l4lb.datapath.explain import Packet, explain_packet
 from l4lb.datapath.features import xdp_transmit
-from l4lb.datapath.layout import balancer_source
+from l4lb.datapath.layout import SWEEP, Features, balancer_source
 from l4lb.datapath.links import Link
+from l4lb.datapath.loader import errand_of
 from l4lb.datapath.maps import Maps
-from l4lb.datapath.nexthops import Answer, NextHop, Unresolved, usable
+from l4lb.datapath.nexthops import Answer, NextHop, Unresolved
 from l4lb.datapath.pins import Pins
-from l4lb.model import Config, Endpoint, IPAddress, Mode
-from l4lb.plan import tables
+from l4lb.datapath.ways import usable, way
+from l4lb.model import Config, Endpoint, IPAddress, IPNetwork, Mode
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import ClearBackend, Plan, WriteBackend, make_plan, ticks
+from l4lb.plan.operations import ClearBackend, WriteBackend
+from l4lb.plan.planner import Plan, make_plan, ticks
 from l4lb.plan.records import BackendRecord, Image, Region, TableRecord, VipRecord
 from l4lb.view import Interface, Traffic
 
@@ -27,6 +29,8 @@ Account = tuple[VipRecord, Endpoint]  # whom a counter is about: a VIP and one o
 
 
 _TICK_SECONDS = 2**30 / 1e9
+_SHORTEST_FRAME = 14
+_SWEEPS = 32_768  # lines: the whole table in eight times
 
 
 class Dataplane:
@@ -43,9 +47,12 @@ class Dataplane:
         self._interfaces = dict(interfaces)
         self._xdp_mode = xdp_mode
         self._program: Path | None = None
-        self._modes: frozenset[Mode] = frozenset()
+        self._features: Features = frozenset()
         self._next_hops: dict[IPAddress, Answer] = {}
+        self._links: dict[int, Link] = {}
+        self._sources: Mapping[int, IPNetwork | None] = {}  # by backend number
         self._maps: Maps | None = None
+        self._swept = 0  # the line of the flow table to go on from
         self._periods: dict[Region, float] = {}  # when each unsettled table's period of quiet ends
 
     @property
@@ -54,36 +61,41 @@ class Dataplane:
         assert self._maps is not None
         return self._maps
 
-    async def open(self, modes: Iterable[Mode], seed: int, links: Iterable[Link]) -> None:
-        """Loads the program for these modes, finds out what the maps hold, and makes the interfaces known to them.
+    async def open(self, features: Features, seed: int, links: Iterable[Link]) -> None:
+        """Loads the program with these features, finds out what the maps hold, and makes the interfaces known to them.
 
         Nothing is attached yet: :meth:`attach` comes when the maps are right.
         """
         self._pins.prepare()
-        await self._load(frozenset(modes), seed)
+        await self._load(features, seed)
         self._maps = Maps(self._pins.maps, self.limits)
         self.image = self._maps.read_image()
-        for ifindex in self._maps.ports():
-            if ifindex not in self._interfaces:
-                self._maps.clear_port(ifindex)
         for link in links:
             self.set_link(link)
+        for ifindex in self._maps.ports():
+            if ifindex not in self._links:
+                self._maps.clear_port(ifindex)
 
-    async def _load(self, modes: frozenset[Mode], seed: int) -> None:
-        source = balancer_source(modes, seed, self._pins.maps, self.limits)
+    async def _load(self, features: Features, seed: int) -> None:
+        source = balancer_source(features, seed, self._pins.maps, self.limits)
         program = self._pins.program(source.fingerprint)
         await programs.ensure(source, program)
-        self._program, self._modes = program, modes
+        self._program, self._features = program, features
 
-    async def require(self, modes: Iterable[Mode], seed: int) -> None:
-        """Replaces the program by one that knows these modes too, if it does not.
+    async def require(self, features: Features, seed: int) -> None:
+        """Replaces the program by one that has these features too, if it has not.
 
-        Modes that are not needed any more stay in the program until the daemon is started again.
+        What is not needed any more stays in the program until the daemon is started again.
         """
-        wanted = self._modes | frozenset(modes)
-        if wanted != self._modes:
+        wanted = self._features | features
+        if wanted != self._features:
             await self._load(wanted, seed)
             self.attach()
+
+    @property
+    def vlans(self) -> bool:
+        """Whether there are VLANs on the interfaces."""
+        return any(link.tags for link in self._links.values())
 
     def attach(self) -> None:
         """Puts the program on the interfaces, or replaces what an earlier daemon put there."""
@@ -96,26 +108,22 @@ class Dataplane:
         touched = {record.vip for number, record in self.image.backends.items() if self.maps.traffic(number).packets}
         untouched = self.image.vips.keys() - touched
         now = ticks(time.monotonic_ns())
-        return make_plan(config, self.image, self.limits, self.maps.read_table, now, untouched)
+        return make_plan(config, self.image, self.limits, self.maps.read_contents, now, untouched)
 
-    def explain(self, vip: VipRecord, client: Endpoint, begins: bool, seed: int) -> tuple[BackendRecord | None, Why]:
+    def explain(self, vip: VipRecord, packet: Packet, seed: int) -> tuple[BackendRecord | None, Why]:
         """The backend that a packet would go to now, and why."""
-        return explain_packet(self.maps, self.image, vip, client, begins, seed)
+        return explain_packet(self.maps, self.image, vip, packet, seed)
 
     def settling(self) -> list[VipRecord]:
         """The VIPs with slots that are unsettled."""
-        return [self.image.vips[number] for number, table in self.image.tables.items() if self._unsettled(table)]
-
-    def _unsettled(self, table: TableRecord) -> bool:
-        region = table.region
-        return region.lines > tables.region_of(region.first_line, region.slots, 0, self.limits).lines
+        return [self.image.vips[number] for number, table in self.image.tables.items() if table.region.previous]
 
     def settle(self, now: float) -> None:
         """Settles slots that have been quiet for their VIP's idle timeout; `now` in seconds.
 
         Periods of quiet begin anew with each change of a table.
         """
-        unsettled = {table.region: number for number, table in self.image.tables.items() if self._unsettled(table)}
+        unsettled = {table.region: number for number, table in self.image.tables.items() if table.region.previous}
         self._periods = {region: end for region, end in self._periods.items() if region in unsettled}
         for region, number in unsettled.items():
             if region not in self._periods:
@@ -132,7 +140,16 @@ class Dataplane:
                 if not after.previous:
                     continue
                 self.maps.begin_period(region)
-            self._periods[region] = now + self.image.idle[number] * _TICK_SECONDS
+            self._periods[region] = now + self.image.vip_settings[number].idle_ticks * _TICK_SECONDS
+
+    def sweep(self) -> None:
+        """Forgets a share of the flows that have been silent for too long, where schedulers count them."""
+        if "TRACKING" not in self._features or self._program is None:
+            return
+        with bpf.opened(errand_of(self._program, SWEEP)) as program:
+            frame = self._swept.to_bytes(4, "little").ljust(_SHORTEST_FRAME, b"\0")
+            after = bpf.run_on_packet(program, frame, _SWEEPS).packet
+        self._swept = int.from_bytes(after[:4], "little")
 
     async def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces it runs on, as they are now."""
@@ -150,34 +167,49 @@ class Dataplane:
                     gone[self._account(record)] = self.maps.traffic(operation.number)
                 self.maps.apply(operation)
                 if isinstance(operation, WriteBackend):
-                    self._write_next_hop(operation.number, operation.record)
+                    self._write_way(operation.number, operation.record, plan.sources[operation.number])
         except BaseException:
             self.image = self.maps.read_image()
             raise
+        before, self._sources = self._sources, plan.sources
+        for number, source in self._sources.items():
+            if number not in before or before[number] != source:
+                self._write_way(number, plan.image.backends[number], source)
         self.image = plan.image
         return gone
 
     def set_next_hop(self, address: IPAddress, next_hop: Answer) -> None:
         """Leads all backends at `address` to this next hop, or nowhere."""
         self._next_hops[address] = next_hop
+        self._write_ways({address})
+
+    def _write_ways(self, addresses: Collection[IPAddress]) -> None:
         for number, record in self.image.backends.items():
-            if record.endpoint.address == address:
-                self._write_next_hop(number, record)
+            if record.endpoint.address in addresses:
+                self._write_way(number, record, self._sources.get(number))
 
-    def _write_next_hop(self, number: int, record: BackendRecord) -> None:
-        answer = self.next_hop(record.endpoint.address, record.mode)
-        if isinstance(answer, NextHop):
-            self.maps.set_next_hop(number, answer.ifindex, answer.mac)
-        else:
-            self.maps.set_next_hop(number, 0, bytes(6))
+    def _write_way(self, number: int, record: BackendRecord, source: IPNetwork | None) -> None:
+        address = record.endpoint.address
+        answer = self.next_hop(address, record.mode, source)
+        link = self._links.get(answer.ifindex) if isinstance(answer, NextHop) else None
+        found = way(answer, address, record.mode, source, link.mtu) if link is not None else None
+        self.maps.set_way(number, found)
 
-    def next_hop(self, address: IPAddress, mode: Mode) -> Answer:
+    def next_hop(self, address: IPAddress, mode: Mode, source: IPNetwork | None) -> Answer:
         """Where a backend's packets go, as far as is known."""
-        return usable(self._next_hops.get(address, Unresolved("not looked up yet")), mode)
+        return usable(self._next_hops.get(address, Unresolved("not looked up yet")), mode, source)
 
     def set_link(self, link: Link) -> None:
-        """Takes over an interface's MAC address and MTU."""
-        self.maps.set_port(link.ifindex, link.mac, link.mtu)
+        """Takes over an interface's MAC address, MTU and VLAN tags."""
+        self.maps.set_port(link)
+        self._links[link.ifindex] = link
+        behind = (address for address, answer in self._next_hops.items() if _leaves_by(answer, link.ifindex))
+        self._write_ways(set(behind))
+
+    def forget_link(self, ifindex: int) -> None:
+        """Takes back what :meth:`set_link` said of a VLAN that is gone."""
+        if self._links.pop(ifindex, None) is not None:
+            self.maps.clear_port(ifindex)
 
     def forget_routes(self) -> None:
         """Makes the program ask the kernel for every route again."""
@@ -187,6 +219,14 @@ class Dataplane:
         """What each backend has carried."""
         return {self._account(record): self.maps.traffic(number) for number, record in self.image.backends.items()}
 
+    def open_connections(self) -> dict[Account, int]:
+        """How many connections are open at each backend whose VIP's scheduler records them."""
+        return {
+            self._account(record): self.maps.open_connections(number)
+            for number, record in self.image.backends.items()
+            if not self.image.vip_settings[record.vip].scheduler.hashes
+        }
+
     def _account(self, record: BackendRecord) -> Account:
         return self.image.vips[record.vip], record.endpoint
 
@@ -195,3 +235,7 @@ class Dataplane:
         if self._maps is not None:
             self._maps.close()
         self._pins.release()
+
+
+def _leaves_by(answer: Answer, ifindex: int) -> bool:
+    return isinstance(answer, NextHop) and answer.ifindex == ifindex

@@ -1,14 +1,66 @@
 """Which program and maps a configuration and its limits need: the -D switches that ``bpf/`` is compiled with."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
 from l4lb.balance.flowhash import seeds
 from l4lb.datapath.source import BPF_DIR, Source, inline
-from l4lb.model import Mode
+from l4lb.model import Config, Mode, Scheduler
 from l4lb.plan.limits import Limits
+
+# Everything that is compiled in only where it is wanted.
+FEATURES = (
+    *(mode.name for mode in Mode),
+    "IPV6",
+    "VLAN",
+    "ECHO",
+    "MSS",
+    "RANGES",
+    "SOURCE_HASH",
+    "TRACKING",
+    "SHARED",
+)
+
+Features = frozenset[str]
+
+SWEEP = "l4lb_sweep"  # the function that forgets flows which schedulers count
+
+
+def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
+    """What the program has to have for a configuration.
+
+    Args:
+        config: what it is to do.
+        echo: whether it answers pings.
+        vlans: whether there are VLANs on its interfaces.
+    """
+    servers: dict[object, set[str]] = {}
+    wanted = {vip.mode.name for vip in config.vips}
+    for vip in config.vips:
+        if vip.service.address.version == 6:
+            wanted.add("IPV6")
+        if vip.mss:
+            wanted.add("MSS")
+        if not vip.service.is_single:
+            wanted.add("RANGES")
+        if vip.scheduler is Scheduler.SOURCE_HASH:
+            wanted.add("SOURCE_HASH")
+        if not vip.scheduler.hashes:
+            wanted.add("TRACKING")
+        for backend in vip.backends:
+            if backend.endpoint.address.version == 6:
+                wanted.add("IPV6")
+            if vip.mode is Mode.NAT:
+                servers.setdefault((backend.endpoint, vip.protocol), set()).add(vip.name)
+    if any(len(names) > 1 for names in servers.values()):
+        wanted.add("SHARED")
+    if echo:
+        wanted.add("ECHO")
+    if vlans:
+        wanted.add("VLAN")
+    return frozenset(wanted)
 
 
 def fingerprint(limits: Limits) -> str:
@@ -22,17 +74,19 @@ def fingerprint(limits: Limits) -> str:
     return digest.hexdigest()[:16]
 
 
-def balancer_source(modes: Iterable[Mode], seed: int, maps: Path, limits: Limits) -> Source:
-    """The balancer for VIPs of these modes only, with its maps pinned in a folder and its flow hash keyed by `seed`."""
-    wanted = frozenset(modes)
+def balancer_source(features: Collection[str], seed: int, maps: Path, limits: Limits) -> Source:
+    """The balancer with these of :data:`FEATURES`, its maps pinned in a folder and its flow hash keyed by `seed`."""
     names = ("FLOW_KEY", "FLOW_MUL0", "FLOW_MUL1", "FLOW_MUL2")
     return Source(
         text=inline(BPF_DIR / "l4lb.c"),
         function="l4lb",
+        stages=("l4lb_rare",),
+        errands=(SWEEP,) if "TRACKING" in features else (),
         switches={
             **{name.upper(): str(value) for name, value in asdict(limits).items()},
             **{name: f"{value:#x}ULL" for name, value in zip(names, seeds(seed), strict=True)},
-            **{f"WITH_{mode.name}": str(int(mode in wanted)) for mode in Mode},
+            **{f"WITH_{feature}": str(int(feature in features)) for feature in FEATURES},
+            "WITH_LRU": "0",
             "PINS": f'"{maps}"',
         },
     )

@@ -34,6 +34,8 @@ def main() -> int:
 def load(source: Source, pin: Path) -> None:
     """Compiles `source`, loads it as an XDP program and pins it; bcc makes and pins the maps that are not there yet.
 
+    The map through which it goes on to its other stages is pinned beside it: it would forget them otherwise.
+
     Raises:
         L4lbError: no bcc, no headers, or the compiler or the kernel refused; their words are on standard error.
     """
@@ -49,6 +51,7 @@ def load(source: Source, pin: Path) -> None:
                 "install python3-bpfcc, and make the venv by /usr/bin/python3 with --system-site-packages",
             ) from error
         cflags = [f"-D{name}={value}" for name, value in source.switches.items()]
+        cflags.append(f'-DSTAGES="{stages_of(pin)}"')
         try:
             module = bcc.BPF(text=source.text, cflags=[*_WARNINGS, *uapi.include_flags(), *cflags])
         except Exception as error:  # bcc raises nothing more specific
@@ -57,7 +60,19 @@ def load(source: Source, pin: Path) -> None:
             ) from error
         for number, stage in enumerate(source.stages):
             bpf.map_update(module["stages"].map_fd, number, _load(module, stage).to_bytes(4, sys.byteorder))
+        for errand in source.errands:
+            bpf.pin(_load(module, errand), errand_of(pin, errand))
         bpf.pin(_load(module, source.function), pin)
+
+
+def stages_of(pin: Path) -> Path:
+    """Where the map of a program's further stages is pinned, if the program is at `pin`."""
+    return pin.with_name(f"{pin.name}_stages")
+
+
+def errand_of(pin: Path, function: str) -> Path:
+    """Where a function is pinned that the control plane runs, if its program is at `pin`."""
+    return pin.with_name(f"{pin.name}_{function}")
 
 
 def _load(module: Any, name: str) -> int:
@@ -66,7 +81,9 @@ def _load(module: Any, name: str) -> int:
         function = module.load_func(name, module.XDP)
     except Exception as error:
         reason = str(error).rpartition(": ")[2]
-        raise L4lbError(f"the kernel refuses the program {name} ({reason})", "what its verifier says follows") from error
+        raise L4lbError(
+            f"the kernel refuses the program {name} ({reason})", "what its verifier says follows"
+        ) from error
     fd: int = function.fd
     return fd
 

@@ -2,6 +2,7 @@
 
     PINS/maps_<layout>/<map>         the maps of one layout
     PINS/program_<fingerprint>       the compiled program, so that a restart need not compile
+    PINS/program_<fingerprint>_stages  the map of its further stages
     PINS/link_<mode>_<ifindex>       what holds the program on an interface
 
 Dots are not allowed in these names.
@@ -74,7 +75,7 @@ class Pins:
     def forget_all_but(self, program: Path) -> None:
         """Removes programs and maps of earlier versions and configurations."""
         for path in self.root.glob("program_*"):
-            if path != program:
+            if not path.name.startswith(program.name):
                 path.unlink()
         for path in self.root.glob("maps_*"):
             if path != self.maps:

@@ -37,15 +37,17 @@ class Source:
     Attributes:
         switches: names and values of the preprocessor's switches.
         stages: the functions that `function` goes on to, in the order of the map ``stages``.
+        errands: functions that the control plane runs, on no interface.
     """
 
     text: str
     function: str
     switches: Mapping[str, str]
     stages: tuple[str, ...] = ()
+    errands: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that differ when the compiled program could differ (but for compiler and kernel)."""
         switches = "".join(f"{name}={value}\n" for name, value in sorted(self.switches.items()))
-        return hashlib.sha256(f"{self.function} {self.stages}\n{switches}{self.text}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.function} {self.stages} {self.errands}\n{switches}{self.text}".encode()).hexdigest()[:16]
