@@ -54,6 +54,7 @@ class Live:
         traffic: by VIP name and backend.
         retired: by VIP name, what backends carried that are gone.
         next_hops: for a reader, by VIP name and backend.
+        open_connections: by VIP name and backend, where the scheduler counts them.
         settling: VIPs of which flows may still be at other backends than their slots'.
         flows: what happened to records of flows.
         reasons: packets by the names of their fates.
@@ -65,6 +66,7 @@ class Live:
     traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
     retired: Mapping[str, Traffic] = field(default_factory=dict)
     next_hops: Mapping[tuple[str, Endpoint], str] = field(default_factory=dict)
+    open_connections: Mapping[tuple[str, Endpoint], int] = field(default_factory=dict)
     settling: frozenset[str] = frozenset()
     flows: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -121,8 +123,10 @@ def _backend_views(vip: Vip, live: Live) -> list[View]:
             "port": backend.endpoint.port or None,  # None: the one that the client chose
             "weight": backend.weight,
             "state": "unknown",  # nothing checks their health
-            "next_hop": live.next_hops.get((vip.name, backend.endpoint), "unresolved"),
-            **live.traffic.get((vip.name, backend.endpoint), Traffic()).view(),
+            "next_hop": live.next_hops.get(key, "unresolved"),
+            **({"open_connections": live.open_connections[key]} if key in live.open_connections else {}),
+            **live.traffic.get(key, Traffic()).view(),
         }
         for backend in vip.backends
+        for key in ((vip.name, backend.endpoint),)
     ]

@@ -12,15 +12,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from pyroute2 import netns
 
 from l4lb.datapath import bpf, programs
-from l4lb.datapath.layout import balancer_source
-from l4lb.datapath.links import mac_bytes
+from l4lb.datapath.layout import Features, balancer_source
+from l4lb.datapath.links import Link, mac_bytes
 from l4lb.datapath.maps import Maps
-from l4lb.model import Config, IPAddress, Mode
+from l4lb.datapath.nexthops import NextHop, Unresolved
+from l4lb.datapath.ways import usable, way
+from l4lb.model import Config, IPAddress
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import make_plan, ticks
 
@@ -29,15 +32,25 @@ LOOPBACK = 1  # what a packet of a test run comes in by
 GATEWAY_MAC = "02:00:00:00:00:01"
 CLIENT = "10.1.0.2"  # a neighbour on the gateway's interface `wan`
 CLIENT_MAC = "02:00:00:00:00:02"
+CLIENT6 = "fd01::2"
+SOURCES = {4: ip_address("10.1.0.1"), 6: ip_address("fd01::1")}  # the gateway's own addresses
+MTU = 1500
 
 _NAMESPACE = f"""
     link set lo up
     link add wan type veth peer name far
     link set wan address {GATEWAY_MAC} up
     link set far up
-    address add 10.1.0.1/24 dev wan
+    address add {SOURCES[4]}/24 dev wan
+    address add {SOURCES[6]}/64 dev wan nodad
     neighbour add {CLIENT} lladdr {CLIENT_MAC} dev wan nud permanent
+    neighbour add {CLIENT6} lladdr {CLIENT_MAC} dev wan nud permanent
 """
+
+
+def hop(ifindex: int, mac: str, mtu: int = 0, version: int = 4) -> NextHop:
+    """A next hop, reached from the gateway's own address of an IP version; `mtu` 0: the interface's."""
+    return NextHop(ifindex, "", mac_bytes(mac), None, mtu, SOURCES[version])
 
 
 class Testbed:
@@ -51,33 +64,41 @@ class Testbed:
 
     __test__ = False  # pytest, this is no test
 
-    def __init__(self, pins: Path, modes: tuple[Mode, ...], seed: int, limits: Limits) -> None:
+    def __init__(self, pins: Path, features: Features, seed: int, limits: Limits) -> None:
         self.pins = pins
         self.limits = limits
+        self.links: dict[int, Link] = {}
         folder = pins / "maps"
         folder.mkdir()
-        asyncio.run(programs.ensure(balancer_source(modes, seed, folder, limits), pins / "program"))
+        asyncio.run(programs.ensure(balancer_source(features, seed, folder, limits), pins / "program"))
         self.program = bpf.open_pin(pins / "program")
         self.maps = Maps(folder, limits)
         self.image = self.maps.read_image()
         self.wan = socket.if_nametoindex("wan")
-        self.maps.set_port(LOOPBACK, mac_bytes(GATEWAY_MAC), 1500)
-        self.maps.set_port(self.wan, mac_bytes(GATEWAY_MAC), 1500)
+        for name, ifindex in (("lo", LOOPBACK), ("wan", self.wan)):
+            self.set_port(name, ifindex)
 
-    def configure(self, config: Config, next_hops: Mapping[IPAddress, tuple[int, str]]) -> None:
+    def set_port(self, name: str, ifindex: int, parent: int | None = None, tags: tuple[int, ...] = ()) -> None:
+        """Makes an interface, or a VLAN on one, the gateway's."""
+        self.links[ifindex] = Link(name, ifindex, mac_bytes(GATEWAY_MAC), MTU, True, parent or ifindex, tags)
+        self.maps.set_port(self.links[ifindex])
+
+    def configure(self, config: Config, next_hops: Mapping[IPAddress, NextHop]) -> None:
         """Makes the maps hold `config`.
 
         Args:
             config: what to balance.
-            next_hops: interface index and MAC address by backend address; a backend without stays unresolved.
+            next_hops: by backend address; a backend without stays unresolved.
         """
-        plan = make_plan(config, self.image, self.limits, self.maps.read_table, ticks(time.monotonic_ns()))
+        plan = make_plan(config, self.image, self.limits, self.maps.read_contents, ticks(time.monotonic_ns()))
         for operation in plan.operations:
             self.maps.apply(operation)
         self.image = plan.image
         for number, record in self.image.backends.items():
-            ifindex, mac = next_hops.get(record.endpoint.address, (0, "00:00:00:00:00:00"))
-            self.maps.set_next_hop(number, ifindex, mac_bytes(mac))
+            address, source = record.endpoint.address, plan.sources[number]
+            answer = usable(next_hops.get(address, Unresolved("not given")), record.mode, source)
+            mtu = self.links[answer.ifindex].mtu if isinstance(answer, NextHop) else 0
+            self.maps.set_way(number, way(answer, address, record.mode, source, mtu))
 
     def send(self, packet: bytes) -> bpf.PacketRun:
         """Runs the program once."""
@@ -90,7 +111,7 @@ class Testbed:
 
 
 @contextmanager
-def testbed(modes: tuple[Mode, ...], seed: int, limits: Limits) -> Iterator[Testbed]:
+def testbed(features: Features, seed: int, limits: Limits) -> Iterator[Testbed]:
     """A testbed; the calling thread is in its namespace as long as the with block runs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="l4lb-bpf-")))
@@ -102,8 +123,9 @@ def testbed(modes: tuple[Mode, ...], seed: int, limits: Limits) -> Iterator[Test
         netns.pushns(name)
         stack.callback(netns.popns)
         subprocess.run(["ip", "-batch", "-"], input=_NAMESPACE, text=True, check=True)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        made = Testbed(folder, modes, seed, limits)
+        for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            Path("/proc/sys/net", setting).write_text("1")
+        made = Testbed(folder, features, seed, limits)
         stack.callback(made.close)
         yield made
 

@@ -107,7 +107,8 @@ def make_plan(
     backend_settings = {
         number: BackendSettings(record.server in shared, of[record.vip].gue_port) for number, record in backends.items()
     }
-    wanted_pools = pools.place(backends, {number: vip.pool for number, vip in of.items()}, image.pools, limits)
+    pools_of = {image.backends[number].server: pool for number, pool in image.pools.items() if number in image.backends}
+    wanted_pools = pools.place(backends, {number: vip.pool for number, vip in of.items()}, pools_of, limits)
     table_sources = tables.sources(
         {number: vip.scheduler for number, vip in of.items()},
         {number: (record, weights[record]) for number, record in backends.items()},
@@ -148,9 +149,9 @@ def make_plan(
         ),
         *(WriteAddress(number, address) for number, address in addresses.items() if number not in image.addresses),
         *(WriteRanges(table) for _, table in _changed(wanted_ranges, image.ranges)),
-        *(SwitchRanges(*of_address, table) for of_address, table in _changed(wanted_ranges, image.ranges)),
         *(WriteFilter(at, word) for at, word in both.items() if word != image.filter.get(at, 0)),
         *(WriteEntry(position, entry) for position, entry in entries.items() if entry > index.DELETED),
+        *(SwitchRanges(*of_address, table) for of_address, table in _changed(wanted_ranges, image.ranges)),
     ]
     deletions = [WriteEntry(position, entry) for position, entry in entries.items() if entry <= index.DELETED]
     answered = {

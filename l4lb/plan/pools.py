@@ -19,7 +19,7 @@ def shared(backends: Mapping[int, BackendRecord]) -> frozenset[Server]:
 
 
 def place(
-    backends: Mapping[int, BackendRecord], sizes: Mapping[int, int], found: Mapping[int, Pool], limits: Limits
+    backends: Mapping[int, BackendRecord], sizes: Mapping[int, int], found: Mapping[Server, Pool], limits: Limits
 ) -> dict[int, Pool]:
     """The pool of each backend that needs one, by its number; the backends of one server have one pool.
 
@@ -28,7 +28,7 @@ def place(
     Args:
         backends: by number.
         sizes: how many connections there is to be room for, by the VIP's number.
-        found: the pools there are, by the backend's number.
+        found: the pools there are.
         limits: of the maps.
 
     Raises:
@@ -41,10 +41,10 @@ def place(
             servers.setdefault(record.server, []).append(number)
     free = Stretches({(pool.first, pool.size) for pool in found.values()}, limits.max_connections)
     placed: dict[int, Pool] = {}
-    for numbers in servers.values():
+    for server, numbers in servers.items():
         size = max(sizes[backends[number].vip] for number in numbers)
-        pool = next((found[number] for number in numbers if number in found and found[number].size == size), None)
-        if pool is None:
+        pool = found.get(server)
+        if pool is None or pool.size != size:
             first = free.take(size)
             if first is None:
                 raise L4lbError(
