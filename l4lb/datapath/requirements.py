@@ -44,8 +44,8 @@ def check_capabilities(status: str) -> None:
         )
 
 
-def forwarding_off(interfaces: Iterable[str]) -> list[str]:
+def forwarding_off(interfaces: Iterable[str], version: int = 4) -> list[str]:
     """Those of the interfaces on which the kernel does not forward IPv4, as the answers of nat backends need."""
     return [
-        name for name in interfaces if Path(f"/proc/sys/net/ipv4/conf/{name}/forwarding").read_text().strip() == "0"
+        name for name in interfaces if Path(f"/proc/sys/net/ipv{version}/conf/{name}/forwarding").read_text().strip() == "0"
     ]

@@ -21,8 +21,8 @@ from l4lb.plan.records import EMPTY, BackendRecord, Region, TableRecord, TableSo
 from l4lb.plan.stretches import Stretches
 
 LINE = 64
-_TURN_SCHEDULERS = {0: None, 3: Scheduler.ROUND_ROBIN, 4: Scheduler.LEAST_CONNECTIONS}  # enum scheduler
-_TURN_NUMBERS = {scheduler: number for number, scheduler in _TURN_SCHEDULERS.items()}
+TURN_SCHEDULERS = {0: None, 3: Scheduler.ROUND_ROBIN, 4: Scheduler.LEAST_CONNECTIONS}  # enum scheduler
+_TURN_NUMBERS = {scheduler: number for number, scheduler in TURN_SCHEDULERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Header:
     def decode(cls, line: bytes) -> Self:
         """From the map."""
         previous_line, previous_slots, learning_until, turns_line, turns, turns_for = cls._LAYOUT.unpack_from(line)
-        return cls(previous_line, previous_slots, learning_until, turns_line, turns, _TURN_SCHEDULERS[turns_for])
+        return cls(previous_line, previous_slots, learning_until, turns_line, turns, TURN_SCHEDULERS[turns_for])
 
     def encode(self) -> bytes:
         """As it lies in the map."""

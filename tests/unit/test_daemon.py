@@ -8,13 +8,16 @@ import pytest
 
 from l4lb.balance.slots import Table
 from l4lb.daemon import Controller
+from l4lb.datapath.layout import Features
 from l4lb.datapath.nexthops import Answer, Unresolved
 from l4lb.errors import L4lbError
-from l4lb.model import Config, Endpoint, IPAddress, Mode
+from l4lb.model import Config, Endpoint, IPAddress, IPNetwork, Mode
 from l4lb.options import RunOptions
 from l4lb.plan.limits import Limits
-from l4lb.plan.planner import ClearBackend, Plan, make_plan
-from l4lb.plan.records import Image, VipRecord
+from l4lb.plan.operations import ClearBackend
+from l4lb.plan.planner import Plan, make_plan
+from l4lb.plan.records import Image, Region, VipRecord
+from l4lb.plan.tables import Contents
 from l4lb.state import StateFile
 from l4lb.view import Interface, Traffic
 
@@ -31,6 +34,7 @@ class Edges:
         self.image = Image()
         self.addresses: set[IPAddress] = set()
         self.watched: set[IPAddress] = set()
+        self.vlans = False
 
     def step(self, name: str) -> None:
         self.steps.append(name)
@@ -42,7 +46,8 @@ class Edges:
         self.watched = set(addresses)
         self.step("watch")
 
-    async def require(self, modes: Collection[Mode], seed: int) -> None:
+    async def require(self, features: Features, seed: int) -> None:
+        self.features = features
         self.step("compile")
 
     async def reconcile(self, addresses: Collection[IPAddress]) -> None:
@@ -50,7 +55,10 @@ class Edges:
         self.step("announce")
 
     def plan(self, config: Config) -> Plan:
-        return make_plan(config, self.image, Limits(), lambda region: Table.settled([0] * region.slots), 0)
+        return make_plan(config, self.image, Limits(), self.read, 0)
+
+    def read(self, region: Region) -> Contents:
+        return Contents(Table.settled([0] * region.slots))
 
     def settling(self) -> list[VipRecord]:
         return []
@@ -72,7 +80,10 @@ class Edges:
     def traffic(self) -> dict[tuple[VipRecord, Endpoint], Traffic]:
         return {(self.image.vips[b.vip], b.endpoint): Traffic(5, 500, 0, 0) for b in self.image.backends.values()}
 
-    def next_hop(self, address: IPAddress, mode: Mode) -> Answer:
+    def open_connections(self) -> dict[tuple[VipRecord, Endpoint], int]:
+        return {}
+
+    def next_hop(self, address: IPAddress, mode: Mode, source: IPNetwork | None) -> Answer:
         return Unresolved("a test")
 
     async def interfaces(self) -> tuple[Interface, ...]:

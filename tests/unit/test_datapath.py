@@ -15,7 +15,8 @@ from l4lb.datapath.checksum import difference, sum_words
 from l4lb.datapath.requirements import check_capabilities, check_kernel
 from l4lb.datapath.source import BPF_DIR, Source, inline
 from l4lb.errors import L4lbError
-from l4lb.plan import index
+from l4lb.plan import index, ranges, tables
+from l4lb.rules import POOL_PORTS
 
 
 def test_a_header_is_read() -> None:
@@ -47,16 +48,24 @@ def test_constants_of_both_sides_agree() -> None:
         "FLOWS_PER_LINE": 4,
         "INDEX_PROBES": index.PROBES,
         "INDEX_REF_BITS": index.NUMBER_BITS,
+        "NO_VIP": ranges.NO_VIP,
+        "POOL_PORT": 16_384,
+        "POOL_PORTS": POOL_PORTS,
+        "POOL_PROBES": 8,
+        "RANGES_PER_LINE": ranges.PER_LINE,
     }
     assert {way.value for way in index.Way} == set(abi.load().enums["way"].values())
+    schedulers = {f"SCHEDULER_{found.name}": number for number, found in tables.TURN_SCHEDULERS.items() if found}
+    assert schedulers.items() <= abi.load().enums["scheduler"].items()
 
 
-def test_reasons_are_passes_and_drops() -> None:
+def test_reasons_are_passes_answers_and_drops() -> None:
     """Their names say what happens, and the program decides by their order."""
     forwarded, *names = abi.reason_names()
     assert forwarded == "forwarded"
-    first_drop = names.index("drop_malformed")
-    assert all(name.startswith("pass_") for name in names[:first_drop])
+    first_answer, first_drop = names.index("answer_echo"), names.index("drop_malformed")
+    assert all(name.startswith("pass_") for name in names[:first_answer])
+    assert all(name.startswith("answer_") for name in names[first_answer:first_drop])
     assert all(name.startswith("drop_") for name in names[first_drop:])
 
 
@@ -69,7 +78,7 @@ def test_headers_are_put_in_place(tmp_path: Path) -> None:
 
 
 def test_no_header_is_left_out() -> None:
-    text = inline(BPF_DIR / "l4lb.c")
+    text = "".join(inline(main) for main in BPF_DIR.glob("*.c"))
     assert '#include "' not in text
     used = {name for name in (path.name for path in BPF_DIR.glob("*.h")) if f'"{name}"' in text}
     assert used == {path.name for path in BPF_DIR.glob("*.h")}
