@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from l4lb.datapath.layout import FEATURES
 from l4lb.lab.testbed import Testbed, testbed
-from l4lb.model import Mode
 from tests.packet import world as w
 from tests.packet.harness import LIMITS, SEED
 
 
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Testbed]:
-    """The program with all modes, and routes to the clients of :mod:`tests.packet.world`."""
-    with testbed(tuple(Mode), SEED, LIMITS) as made:
+    """The program with everything in it, and routes to the clients of :mod:`tests.packet.world`."""
+    with testbed(frozenset(FEATURES), SEED, LIMITS) as made:
         commands = f"""
             neighbour add {w.ROUTER} lladdr {w.ROUTER_MAC} dev wan nud permanent
             route add {w.FAR_CLIENT}/32 via {w.ROUTER} dev wan

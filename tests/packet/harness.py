@@ -8,7 +8,16 @@ from l4lb.plan.limits import Limits
 from l4lb.view import Traffic
 
 LIMITS = Limits(
-    max_vips=64, max_backends=512, max_interfaces=64, index_lines=64, slot_lines=16_384, flow_lines=1024, route_lines=64
+    max_vips=64,
+    max_backends=512,
+    max_interfaces=64,
+    index_lines=64,
+    slot_lines=16_384,
+    range_lines=64,
+    flow_lines=1024,
+    fragment_lines=64,
+    max_connections=8192,
+    route_lines=64,
 )
 SEED = 7
 
@@ -44,6 +53,6 @@ def run(bed: Testbed, packet: bytes) -> Outcome:
 
 def _traffic(bed: Testbed) -> dict[str, Traffic]:
     return {
-        f"{bed.image.vips[record.vip].endpoint} {record.endpoint}": bed.maps.traffic(number)
+        f"{bed.image.vips[record.vip].service.place} {record.endpoint}": bed.maps.traffic(number)
         for number, record in bed.image.backends.items()
     }

@@ -12,8 +12,8 @@ import pytest
 from l4lb.balance.slots import settle
 from l4lb.datapath import bpf
 from l4lb.datapath.links import mac_bytes
-from l4lb.lab.testbed import GATEWAY_MAC, LOOPBACK, Testbed
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
+from l4lb.lab.testbed import GATEWAY_MAC, LOOPBACK, Testbed, hop
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Service, Vip
 from tests.packet.harness import LIMITS, SEED, XDP_DROP, XDP_TX
 
 SYN, ACK = 0x02, 0x10
@@ -56,10 +56,10 @@ class Flow:
 def configure(bed: Testbed, weights: dict[IPv4Address, int], idle: int = 300) -> None:
     backends = tuple(Backend(Endpoint(address, 80), weight) for address, weight in sorted(weights.items()))
     vips = (
-        Vip("tcp", Endpoint(TCP_VIP, 80), Protocol.TCP, Mode.DSR, backends=backends, idle_timeout=idle),
-        Vip("udp", Endpoint(UDP_VIP, 80), Protocol.UDP, Mode.DSR, backends=backends, idle_timeout=idle),
+        Vip("tcp", Service(TCP_VIP, 80, 80, Protocol.TCP), Mode.DSR, backends=backends, idle_timeout=idle),
+        Vip("udp", Service(UDP_VIP, 80, 80, Protocol.UDP), Mode.DSR, backends=backends, idle_timeout=idle),
     )
-    bed.configure(Config(vips, SEED), {address: (LOOPBACK, MACS[address]) for address in weights})
+    bed.configure(Config(vips, SEED), {address: hop(LOOPBACK, MACS[address]) for address in weights})
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_slots_settle_when_they_are_quiet(lb: Testbed) -> None:
     old = [Flow(lb, number).begin() for number in range(200)]
     configure(lb, dict.fromkeys(ADDRESSES[:4], 1))
     (region,) = (
-        lb.image.tables[number].region for number, vip in lb.image.vips.items() if vip.protocol is Protocol.TCP
+        lb.image.tables[number].region for number, vip in lb.image.vips.items() if vip.service.protocol is Protocol.TCP
     )
     assert any(lb.maps.read_table(region).unsettled)
     lb.maps.begin_period(region)

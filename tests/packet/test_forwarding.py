@@ -16,8 +16,8 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from l4lb.datapath.links import mac_bytes
-from l4lb.lab.testbed import LOOPBACK, Testbed
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
+from l4lb.lab.testbed import LOOPBACK, Testbed, hop
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Service, Vip
 from l4lb.view import Traffic
 from tests.packet import world as w
 from tests.packet.harness import VERDICTS, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, run
@@ -26,8 +26,7 @@ CONFIG = Config(
     vips=tuple(
         Vip(
             name=name,
-            endpoint=Endpoint(address, port),
-            protocol=protocol,
+            service=Service(address, port, port, protocol),
             mode=mode,
             backends=tuple(Backend(Endpoint(backend, backend_port)) for backend, backend_port in backends),
         )
@@ -41,7 +40,7 @@ CONFIG = Config(
         )
     )
 )
-NEXT_HOPS = dict.fromkeys((w.NAT_BACKEND, w.DSR_BACKEND), (LOOPBACK, w.BACKEND_MAC))
+NEXT_HOPS = dict.fromkeys((w.NAT_BACKEND, w.DSR_BACKEND), hop(LOOPBACK, w.BACKEND_MAC))
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +283,7 @@ def test_an_egress_that_is_not_ours(lb: Testbed) -> None:
     packet = bytes(from_backend(ip(w.NAT_BACKEND, w.CLIENT) / tcp(8080, 4000)))
     lb.maps.clear_port(lb.wan)
     outcome = run(lb, packet)
-    lb.maps.set_port(lb.wan, mac_bytes(w.GATEWAY_MAC), 1500)
+    lb.set_port("wan", lb.wan)
     assert (outcome.verdict, outcome.reasons) == (XDP_DROP, {"drop_no_egress": 1})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from l4lb.datapath import programs
-from l4lb.datapath.layout import balancer_source
+from l4lb.datapath.layout import FEATURES, balancer_source
 from l4lb.datapath.source import BPF_DIR
 from l4lb.errors import ProgramError
 from l4lb.lab.testbed import Testbed
@@ -24,7 +24,7 @@ def line_of(header: str, text: str) -> int:
 
 def failure(bed: Testbed, old: str, new: str) -> ProgramError:
     """What comes of the program with a defect in it."""
-    source = balancer_source(Mode, SEED, bed.pins / "maps", LIMITS)
+    source = balancer_source(FEATURES, SEED, bed.pins / "maps", LIMITS)
     assert old in source.text
     pin = bed.pins / "defective"
     with pytest.raises(ProgramError) as error:
@@ -67,4 +67,4 @@ def test_a_pinned_program_is_not_compiled_again(bed: Testbed, monkeypatch: pytes
         raise AssertionError
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", never)
-    asyncio.run(programs.ensure(balancer_source(Mode, SEED, bed.pins / "maps", LIMITS), bed.pins / "program"))
+    asyncio.run(programs.ensure(balancer_source(FEATURES, SEED, bed.pins / "maps", LIMITS), bed.pins / "program"))

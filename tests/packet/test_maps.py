@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 import pytest
 
 from l4lb.datapath import abi, bpf
-from l4lb.datapath.layout import balancer_source
+from l4lb.datapath.layout import FEATURES, balancer_source
 from l4lb.datapath.maps import Maps
 from l4lb.errors import L4lbError
 from l4lb.lab.testbed import Testbed
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Vip
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Service, Vip
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import make_plan
 from tests.packet import derived_layout
@@ -24,8 +24,7 @@ def config(vips: int, backends: int, mode: Mode = Mode.NAT) -> Config:
         vips=tuple(
             Vip(
                 f"vip-{number}",
-                Endpoint(IPv4Address("192.0.2.0") + number, 80),
-                Protocol.TCP,
+                Service(IPv4Address("192.0.2.0") + number, 80, 80, Protocol.TCP),
                 mode,
                 backends=tuple(Backend(Endpoint(IPv4Address("10.2.0.1") + n, 8000 + number)) for n in range(backends)),
             )
@@ -42,7 +41,7 @@ def test_a_restart_finds_what_was_written(bed: Testbed) -> None:
     assert found.backends == bed.image.backends
     assert found.index == bed.image.index
     assert found.filter == bed.image.filter
-    assert make_plan(config(20, 5), found, LIMITS, bed.maps.read_table, 0).operations == ()
+    assert make_plan(config(20, 5), found, LIMITS, bed.maps.read_contents, 0).operations == ()
 
 
 @pytest.mark.parametrize("change", [config(20, 4), config(19, 5), config(20, 5, Mode.DSR), config(0, 0)])
@@ -85,7 +84,7 @@ def test_the_layout_is_the_compilers(bed: Testbed) -> None:
     """What is read from abi.h is what the compiler made of it."""
     maps = bed.pins / "layout"
     maps.mkdir()
-    source = balancer_source(Mode, 0, maps, LIMITS)
+    source = balancer_source(FEATURES, 0, maps, LIMITS)
     job = {"text": source.text, "switches": dict(source.switches), "tables": list(VALUES)}
     answer = subprocess.run(
         [sys.executable, derived_layout.__file__], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
