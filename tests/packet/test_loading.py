@@ -36,17 +36,17 @@ def failure(bed: Testbed, old: str, new: str) -> ProgramError:
 def test_the_compilers_words(bed: Testbed) -> None:
     error = failure(bed, "return PASS_FRAGMENT;", "return PASS_FRAGMENTS;")
     assert "does not compile" in error.message
-    assert f"parse.h:{line_of('parse.h', 'return PASS_FRAGMENT;')}:" in error.detail
+    assert f"l4lb.c:{line_of('l4lb.c', 'return PASS_FRAGMENT;')}:" in error.detail
 
 
 def test_the_verifiers_words(bed: Testbed) -> None:
     """A bounds check left out."""
-    error = failure(bed, "if ((void *)(ports + 2) > end)", "if ((void *)ports > end)")
-    assert error.message == "the kernel refuses the program l4lb (Permission denied)"
+    error = failure(bed, "if ((void *)(ports + 2) > packet->end)", "if ((void *)ports > packet->end)")
+    assert error.message == "the kernel refuses the program l4lb_rare (Permission denied)"
     assert "invalid access to packet" in error.detail
     (*_, last) = re.findall(r"@ (.*)", error.detail[: error.detail.index("invalid access")])
     # The compiler may fetch both ports on the account of either line.
-    assert last in {f"parse.h:{line_of('parse.h', f'= ports[{number}]')}" for number in (0, 1)}
+    assert last in {f"parse.h:{line_of('parse.h', text)}" for text in ("from.port = ports[0]", "to.port = ports[1]")}
 
 
 def test_an_undeclared_function_is_an_error(bed: Testbed) -> None:

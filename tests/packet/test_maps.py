@@ -72,6 +72,10 @@ def test_maps_of_another_size_are_refused(bed: Testbed) -> None:
 VALUES = {
     "service_index": "index_line",
     "vips": "vip",
+    "addresses": "address",
+    "port_ranges": "range_line",
+    "pools": "pool",
+    "connections": "connection",
     "backends": "backend",
     "ports": "port",
     "control": "control",
@@ -85,7 +89,7 @@ def test_the_layout_is_the_compilers(bed: Testbed) -> None:
     maps = bed.pins / "layout"
     maps.mkdir()
     source = balancer_source(FEATURES, 0, maps, LIMITS)
-    job = {"text": source.text, "switches": dict(source.switches), "tables": list(VALUES)}
+    job = {"text": source.text, "switches": {**source.switches, "STAGES": f'"{maps}/stages"'}, "tables": list(VALUES)}
     answer = subprocess.run(
         [sys.executable, derived_layout.__file__], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True
     )
