@@ -16,7 +16,7 @@ from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.dataplane import Account, Dataplane
 from l4lb.datapath.explain import Packet
 from l4lb.datapath.layout import Features, features_of
-from l4lb.datapath.links import get_links, vlan_links
+from l4lb.datapath.links import choose, links_on, read_devices
 from l4lb.datapath.nexthops import NextHops
 from l4lb.datapath.requirements import check_machine, forwarding_off
 from l4lb.errors import L4lbError, UsageError
@@ -233,14 +233,15 @@ async def _serve(options: RunOptions) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         ipr = await stack.enter_async_context(AsyncIPRoute())
-        links = await get_links(ipr, options.interfaces)
-        vlans = await vlan_links(ipr, links)
+        devices = await read_devices(ipr)
+        links = choose(devices, options.interfaces)
         interfaces = {link.ifindex: link.name for link in links}
+        links_and_vlans = tuple(links_on(devices, interfaces).values())
 
         dataplane = Dataplane(options.pins, interfaces, options.xdp_mode, Limits())
         stack.callback(dataplane.close)
         next_hops = NextHops(
-            {link.ifindex: link.name for link in (*links, *vlans)},
+            links_and_vlans,
             dataplane.set_next_hop,
             dataplane.set_link,
             dataplane.forget_link,
@@ -252,8 +253,8 @@ async def _serve(options: RunOptions) -> None:
         server.listen()
         stack.push_async_callback(server.close)
 
-        features = features_of(config, echo=options.echo, vlans=bool(vlans))
-        await dataplane.open(features, config.seed, (*links, *vlans))
+        features = features_of(config, echo=options.echo, vlans=any(link.tags for link in links_and_vlans))
+        await dataplane.open(features, config.seed, links_and_vlans)
         await next_hops.start()
         stack.push_async_callback(next_hops.close)
         await next_hops.watch(_backend_addresses(config))

@@ -1,6 +1,6 @@
-"""Network interfaces as the kernel has them."""
+"""Network interfaces as the kernel has them, and the VLANs on them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,9 @@ from pyroute2 import AsyncIPRoute
 from l4lb.errors import L4lbError
 
 IFF_UP = 1
+MAX_TAGS = 2  # that the program reads and writes
+TAG_8021AD = 0x4000  # in a tag: 802.1ad, the "service" tag; else 802.1Q
+_ETH_P_8021AD = 0x88A8
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Link:
 
     Attributes:
         parent: the index of the interface that the program runs on; its own if it is no VLAN.
-        tags: the VLAN tags that its packets have there, outermost first: numbers, plus 0x4000 for 802.1ad.
+        tags: the VLAN tags that its packets have there, outermost first: numbers, plus :data:`TAG_8021AD`.
     """
 
     name: str
@@ -29,45 +32,89 @@ class Link:
     tags: tuple[int, ...] = ()
 
 
-def link_of(message: Mapping[str, Any]) -> Link:
-    """From a message of the kernel's."""
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a message of the kernel's says of an interface.
+
+    Attributes:
+        below: the index of the interface that it is a VLAN on; 0 if it is none.
+        tag: its own VLAN tag.
+    """
+
+    name: str
+    ifindex: int
+    mac: bytes
+    mtu: int
+    up: bool
+    below: int = 0
+    tag: int = 0
+
+
+def device_of(message: Mapping[str, Any]) -> Device:
+    """From a message of the kernel's (RTM_NEWLINK)."""
     attributes = dict(message["attrs"])
-    return Link(
+    info = dict(attributes["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attributes else {}
+    below = tag = 0
+    if info.get("IFLA_INFO_KIND") == "vlan":
+        vlan = dict(info["IFLA_INFO_DATA"]["attrs"])
+        below = attributes["IFLA_LINK"]
+        tag = vlan["IFLA_VLAN_ID"] | (TAG_8021AD if vlan.get("IFLA_VLAN_PROTOCOL") == _ETH_P_8021AD else 0)
+    return Device(
         name=attributes["IFLA_IFNAME"],
         ifindex=message["index"],
         mac=mac_bytes(attributes.get("IFLA_ADDRESS", "00:00:00:00:00:00")),
         mtu=attributes["IFLA_MTU"],
         up=bool(message["flags"] & IFF_UP),
-        parent=message["index"],
+        below=below,
+        tag=tag,
     )
 
 
-async def get_links(ipr: AsyncIPRoute, names: Iterable[str]) -> tuple[Link, ...]:
-    """The interfaces of these names.
+async def read_devices(ipr: AsyncIPRoute) -> dict[int, Device]:
+    """All interfaces there are, by index."""
+    return {message["index"]: device_of(message) async for message in await ipr.link("dump")}
+
+
+def links_on(devices: Mapping[int, Device], named: Collection[int]) -> dict[int, Link]:
+    """The named interfaces, and the VLANs of up to two tags on them, by index."""
+    links = {}
+    for device in devices.values():
+        tags: tuple[int, ...] = ()
+        parent: Device | None = device
+        while parent is not None and parent.ifindex not in named and parent.below:
+            tags = (parent.tag, *tags)
+            parent = devices.get(parent.below)
+        if parent is not None and parent.ifindex in named and len(tags) <= MAX_TAGS:
+            links[device.ifindex] = Link(
+                device.name, device.ifindex, device.mac, device.mtu, device.up, parent.ifindex, tags
+            )
+    return links
+
+
+def choose(devices: Mapping[int, Device], names: Iterable[str]) -> tuple[Link, ...]:
+    """The interfaces of these names, in their order.
 
     Raises:
-        L4lbError: one is not there, is down, or is no Ethernet interface.
+        L4lbError: one is not there, is down, or is none that packets come in by.
     """
-    found = {link.name: link for link in [link_of(message) async for message in await ipr.link("dump")]}
+    found = {device.name: device for device in devices.values()}
     chosen = []
     for name in names:
-        link = found.get(name)
-        if link is None:
+        device = found.get(name)
+        if device is None:
             others = ", ".join(sorted(other for other in found if other != "lo"))
             raise L4lbError(
                 f"there is no interface {name!r}", f"there are {others}" if others else "there is none but lo"
             )
-        if len(link.mac) != 6 or name == "lo":
+        if len(device.mac) != 6 or name == "lo":
             raise L4lbError(f"{name} is no Ethernet interface", "name the interface that packets come in by")
-        if not link.up:
+        if device.below:
+            below = devices[device.below].name if device.below in devices else "that"
+            raise L4lbError(f"{name} is a VLAN", f"name the interface that it is on, {below}: its VLANs are served too")
+        if not device.up:
             raise L4lbError(f"interface {name} is down", f"bring it up with `ip link set {name} up`")
-        chosen.append(link)
+        chosen.append(Link(name, device.ifindex, device.mac, device.mtu, device.up, device.ifindex))
     return tuple(chosen)
-
-
-async def vlan_links(ipr: AsyncIPRoute, parents: Iterable[Link]) -> tuple[Link, ...]:
-    """The VLANs on these interfaces."""
-    return ()
 
 
 def mac_bytes(text: str) -> bytes:

@@ -8,28 +8,36 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
-from l4lb.datapath.links import Link, link_of, mac_bytes, mac_text
-from l4lb.model import IPAddress, Mode
+from l4lb.datapath.links import Device, Link, device_of, links_on, mac_bytes, mac_text, read_devices
+from l4lb.model import IPAddress
 
 log = logging.getLogger(__name__)
 
-_AF_INET = 2
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NTF_USE = 1
 # uapi/linux/neighbour.h: PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY: those whose address can be used
 _NUD_VALID = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08
 
-_GROUPS = rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV4_IFADDR
+_GROUPS = (
+    rtnl.RTMGRP_NEIGH
+    | rtnl.RTMGRP_LINK
+    | rtnl.RTMGRP_IPV4_ROUTE
+    | rtnl.RTMGRP_IPV4_IFADDR
+    | rtnl.RTMGRP_IPV6_ROUTE
+    | rtnl.RTMGRP_IPV6_IFADDR
+)
 
-FIRST_ANSWER_SECONDS = 0.25  # an ARP answer on one segment takes less than a millisecond
+FIRST_ANSWER_SECONDS = 0.25  # a neighbour's answer on one segment takes less than a millisecond
 _ASK_AGAIN_SECONDS = 1.0
 _KEEP_FRESH_SECONDS = 20.0  # entries are swept out 60 s after their last use (gc_stale_time)
 _SETTLE_SECONDS = 0.05  # changes of routes and links come in bursts
@@ -37,7 +45,13 @@ _SETTLE_SECONDS = 0.05  # changes of routes and links come in bursts
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Resolved: by which interface and to which MAC address; `router` if the backend is not on the segment."""
+    """Resolved: by which interface and to which MAC address.
+
+    Attributes:
+        router: if the backend is not on the segment.
+        mtu: of the route, in bytes; 0: that of the interface.
+        source: the gateway's own address that the kernel would send from, if it has one there.
+    """
 
     ifindex: int
     interface: str
@@ -56,7 +70,7 @@ class Unresolved:
     """Not resolved, and why."""
 
     reason: str
-    waiting: bool = False  # for an ARP answer
+    waiting: bool = False  # for a neighbour's answer
 
     def __str__(self) -> str:
         return f"unresolved: {self.reason}"
@@ -65,19 +79,12 @@ class Unresolved:
 Answer = NextHop | Unresolved
 
 
-def usable(answer: Answer, mode: Mode) -> Answer:
-    """What a mode can make of it: dsr addresses the backend's own MAC, so no router may be in between."""
-    if mode is Mode.DSR and isinstance(answer, NextHop) and answer.router:
-        return Unresolved(f"behind router {answer.router}, but dsr needs a backend on the same segment")
-    return answer
-
-
 @dataclass(frozen=True, slots=True)
 class _Route:
     ifindex: int
     via: IPAddress
     routed: bool  # whether `via` is a router
-    mtu: int
+    mtu: int  # 0: the interface's
     source: IPAddress | None
 
 
@@ -85,21 +92,24 @@ class NextHops:
     """Follows the next hops of a set of addresses.
 
     Args:
-        interfaces: those that packets may leave by; index to name.
+        links: those that packets may leave by, VLANs among them.
         on_next_hop: told each address's answer whenever it changes.
-        on_link: told when one of the interfaces changes.
+        on_link: told when one of the interfaces changes, or a VLAN on one appears.
+        on_link_gone: told when one of the interfaces vanishes, by its index.
         on_routing_changed: told when remembered routes may be wrong.
     """
 
     def __init__(
         self,
-        interfaces: Mapping[int, str],
+        links: Iterable[Link],
         on_next_hop: Callable[[IPAddress, Answer], None],
         on_link: Callable[[Link], None],
         on_link_gone: Callable[[int], None],
         on_routing_changed: Callable[[], None],
     ) -> None:
-        self._interfaces = interfaces
+        self._named = frozenset(link.ifindex for link in links if not link.tags)
+        self._links = {link.ifindex: link for link in links}
+        self._devices: dict[int, Device] = {}
         self._on_next_hop = on_next_hop
         self._on_link = on_link
         self._on_link_gone = on_link_gone
@@ -159,6 +169,8 @@ class NextHops:
                 async with AsyncIPRoute() as events:
                     await events.bind(groups=_GROUPS)
                     await self._read_neighbours()
+                    self._devices = await read_devices(self._ipr)
+                    self._compare_links()
                     self._stale.set()
                     ready.set()
                     while True:
@@ -173,10 +185,11 @@ class NextHops:
 
     async def _read_neighbours(self) -> None:
         found = {}
-        async for message in await self._ipr.neigh("dump", family=_AF_INET):
-            key, mac = _neighbour(message)
-            if key and mac:
-                found[key] = mac
+        for family in _FAMILIES.values():
+            async for message in await self._ipr.neigh("dump", family=family):
+                key, mac = _neighbour(message)
+                if key and mac:
+                    found[key] = mac
         self._neighbours = found
 
     def _handle(self, message: Mapping[str, Any]) -> None:
@@ -186,9 +199,22 @@ class NextHops:
             if key:
                 self._set_neighbour(key, None if event == "RTM_DELNEIGH" else mac)
         else:
-            if event == "RTM_NEWLINK" and message["index"] in self._interfaces:
-                self._on_link(link_of(message))
+            # Messages of other families are about a bridge that an interface enters or leaves.
+            if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] == socket.AF_UNSPEC:
+                self._devices.pop(message["index"], None)
+                if event == "RTM_NEWLINK":
+                    self._devices[message["index"]] = device_of(message)
+                self._compare_links()
             self._stale.set()
+
+    def _compare_links(self) -> None:
+        """Tells what is new of the interfaces and the VLANs on them."""
+        before, self._links = self._links, links_on(self._devices, self._named)
+        for ifindex in before.keys() - self._links.keys():
+            self._on_link_gone(ifindex)
+        for ifindex, link in self._links.items():
+            if before.get(ifindex) != link:
+                self._on_link(link)
 
     def _set_neighbour(self, key: tuple[int, IPAddress], mac: bytes | None) -> None:
         if self._neighbours.get(key) == mac:
@@ -237,10 +263,17 @@ class NextHops:
         attributes = dict(message["attrs"])
         if message["type"] != 1:  # RTN_UNICAST
             return Unresolved("the route to it is local to this host or forbidden")
-        gateway = attributes.get("RTA_GATEWAY")
-        ifindex = attributes["RTA_OIF"]
+        # A next hop of the other family is in RTA_VIA (IPv4 by way of an IPv6 router, RFC 5549).
+        gateway = attributes.get("RTA_GATEWAY") or dict(attributes.get("RTA_VIA") or {}).get("addr")
+        metrics = dict(attributes["RTA_METRICS"]["attrs"]) if "RTA_METRICS" in attributes else {}
         source = attributes.get("RTA_PREFSRC")
-        return _Route(ifindex, IPv4Address(gateway) if gateway else address, gateway is not None, 0, IPv4Address(source) if source else None)
+        return _Route(
+            ifindex=attributes["RTA_OIF"],
+            via=ip_address(gateway) if gateway else address,
+            routed=gateway is not None,
+            mtu=metrics.get("RTAX_MTU", 0),
+            source=ip_address(source) if source else None,
+        )
 
     async def _ask(self, address: IPAddress) -> None:
         """Makes the kernel resolve or confirm an address's next hop."""
@@ -262,19 +295,21 @@ class NextHops:
         route = self._routes[address]
         if isinstance(route, Unresolved):
             return route
-        interface = self._interfaces.get(route.ifindex)
-        if interface is None:
+        link = self._links.get(route.ifindex)
+        if link is None:
             return Unresolved("its route leaves by an interface that l4lb does not run on; name it by --interface")
         mac = self._neighbours.get((route.ifindex, route.via))
         if mac is None:
-            return Unresolved(f"{route.via} does not answer ARP on {interface}", waiting=True)
-        return NextHop(route.ifindex, interface, mac, route.via if route.routed else None, route.mtu, route.source)
+            asked = "ARP" if route.via.version == 4 else "neighbour discovery"
+            return Unresolved(f"{route.via} does not answer {asked} on {link.name}", waiting=True)
+        router = route.via if route.routed else None
+        return NextHop(route.ifindex, link.name, mac, router, route.mtu, route.source)
 
 
 def _neighbour(message: Mapping[str, Any]) -> tuple[tuple[int, IPAddress] | None, bytes | None]:
-    """Whom a message is about, if it is IPv4, and the MAC address, if it is known."""
+    """Whom a message is about, if it is of IP, and the MAC address, if it is known."""
     attributes = dict(message["attrs"])
-    if message["family"] != _AF_INET or "NDA_DST" not in attributes:
+    if message["family"] not in _FAMILIES.values() or "NDA_DST" not in attributes:
         return None, None
     mac = attributes.get("NDA_LLADDR") if message["state"] & _NUD_VALID else None
-    return (message["ifindex"], IPv4Address(attributes["NDA_DST"])), mac_bytes(mac) if mac else None
+    return (message["ifindex"], ip_address(attributes["NDA_DST"])), mac_bytes(mac) if mac else None

@@ -44,8 +44,7 @@ def check_capabilities(status: str) -> None:
         )
 
 
-def forwarding_off(interfaces: Iterable[str], version: int = 4) -> list[str]:
-    """Those of the interfaces on which the kernel does not forward IPv4, as the answers of nat backends need."""
-    return [
-        name for name in interfaces if Path(f"/proc/sys/net/ipv{version}/conf/{name}/forwarding").read_text().strip() == "0"
-    ]
+def forwarding_off(interfaces: Iterable[str], version: int) -> list[str]:
+    """Those of the interfaces on which the kernel does not forward an IP version, as the answers of backends need."""
+    settings = {name: Path(f"/proc/sys/net/ipv{version}/conf/{name}/forwarding") for name in interfaces}
+    return [name for name, setting in settings.items() if not setting.exists() or setting.read_text().strip() == "0"]

@@ -50,4 +50,6 @@ class Source:
     def fingerprint(self) -> str:
         """16 hex digits that differ when the compiled program could differ (but for compiler and kernel)."""
         switches = "".join(f"{name}={value}\n" for name, value in sorted(self.switches.items()))
-        return hashlib.sha256(f"{self.function} {self.stages} {self.errands}\n{switches}{self.text}".encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            f"{self.function} {self.stages} {self.errands}\n{switches}{self.text}".encode()
+        ).hexdigest()[:16]

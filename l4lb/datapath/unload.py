@@ -8,7 +8,7 @@ from pyroute2 import AsyncIPRoute
 
 from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.attach import detach
-from l4lb.datapath.links import link_of
+from l4lb.datapath.links import links_on, read_devices
 from l4lb.datapath.pins import Pins
 from l4lb.datapath.requirements import check_machine
 from l4lb.plan.limits import Limits
@@ -35,7 +35,7 @@ def unload(root: Path) -> list[str]:
 
 async def _take_addresses(ifindexes: set[int]) -> list[str]:
     async with AsyncIPRoute() as ipr:
-        links = [link_of(message) async for message in await ipr.link("dump") if message["index"] in ifindexes]
+        links = list(links_on(await read_devices(ipr), ifindexes).values())
     if links:
         await VipAddresses(links).reconcile(())
     return [link.name for link in links]

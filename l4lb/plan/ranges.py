@@ -1,4 +1,4 @@
-"""VIPs of several ports: which one takes which ports of an address, as ``find_in_ranges()`` in ``bpf/lookup.h`` asks."""
+"""VIPs of several ports: which one takes which ports of an address, as ``find_in_ranges()`` in bpf/ asks."""
 
 import struct
 from collections.abc import Callable, Iterable, Mapping

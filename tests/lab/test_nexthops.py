@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
@@ -11,8 +10,9 @@ import pytest
 from pyroute2 import AsyncIPRoute, netns
 
 from l4lb.datapath import nexthops
-from l4lb.datapath.links import Link
-from l4lb.datapath.nexthops import Answer, NextHop, NextHops, Unresolved, usable
+from l4lb.datapath.links import Link, choose, read_devices
+from l4lb.datapath.nexthops import Answer, NextHop, NextHops, Unresolved
+from l4lb.datapath.ways import usable
 from l4lb.lab.namespace import Namespace
 from l4lb.model import IPAddress, Mode
 
@@ -30,6 +30,7 @@ class Site:
         self.here, self.host = here, host
         self.answers: dict[IPAddress, list[Answer]] = {}
         self.links: list[Link] = []
+        self.gone: list[int] = []
         self.routing_changes = 0
 
     def on_next_hop(self, address: IPAddress, answer: Answer) -> None:
@@ -40,8 +41,9 @@ class Site:
 
     @asynccontextmanager
     async def following(self, *addresses: IPAddress) -> AsyncIterator[NextHops]:
-        interfaces = {socket.if_nametoindex("lan"): "lan"}
-        following = NextHops(interfaces, self.on_next_hop, self.links.append, self.on_routing_changed)
+        async with AsyncIPRoute() as ipr:
+            links = choose(await read_devices(ipr), ["lan"])
+        following = NextHops(links, self.on_next_hop, self.links.append, self.gone.append, self.on_routing_changed)
         await following.start()
         try:
             await following.watch(addresses)
@@ -98,10 +100,9 @@ def test_answers(site: Site) -> None:
             assert str(hops.current(ABSENT)) == f"unresolved: {ABSENT} does not answer ARP on lan"
             assert "does not run on" in str(hops.current(ELSEWHERE))
             assert str(hops.current(NOWHERE)) == "unresolved: no route (Network is unreachable)"
-            assert "unresolved" in str(usable(hops.current(BEHIND), Mode.DSR)), (
-                "dsr reaches no further than the segment"
-            )
-            assert usable(hops.current(HOST), Mode.DSR) == hops.current(HOST)
+            behind = usable(hops.current(BEHIND), Mode.DSR, None)
+            assert "unresolved" in str(behind), "dsr reaches no further than the segment"
+            assert usable(hops.current(HOST), Mode.DSR, None) == hops.current(HOST)
             assert site.answers[HOST][-1] == hops.current(HOST)
 
     asyncio.run(check())

@@ -15,7 +15,6 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from l4lb.datapath.links import mac_bytes
 from l4lb.lab.testbed import LOOPBACK, Testbed, hop
 from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Service, Vip
 from l4lb.view import Traffic
