@@ -212,8 +212,9 @@ class Service:
             raise UsageError(f"address {text!r} has no port", f"write it as in {Endpoint(address, 80)}, or :* for all")
         if ports == "*":
             return cls(address, 1, MAX_PORT, protocol)
-        first, dash, last = ports.partition("-")
-        service = cls(address, _port(first), _port(last) if dash else _port(first), protocol)
+        range_ = re.fullmatch(r"(\w+)-(\w+)", ports)
+        first, last = range_.groups() if range_ else (ports, ports)
+        service = cls(address, _port(first), _port(last), protocol)
         if service.last_port < service.first_port:
             raise UsageError(f"ports {ports} end before they begin", "write the lower one first")
         return service

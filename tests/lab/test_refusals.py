@@ -101,7 +101,12 @@ TABLE: list[Refusal | Request] = [
     Request("duplicate VIP address", ("the same address", "another"), ("vip", "add", "again", f"{VIP}:80/tcp")),
     Request("unknown VIP", ("no VIP 'wbe'", "web"), ("backend", "add", "wbe", SERVER), 1),
     Request("bad address", ("'10.1.0.256' is no IP address",), ("vip", "add", "new", "10.1.0.256:80/tcp")),
-    Request("IPv6", ("2001:db8::1", "IPv4"), ("vip", "add", "new", "[2001:db8::1]:80/tcp")),
+    Request(
+        "IPv6 that is not forwarded",
+        ("IPv6 forwarding", "wan", "net.ipv6.conf.all.forwarding=1"),
+        ("vip", "add", "new", "[2001:db8::1]:80/tcp"),
+        status=1,
+    ),
     Request("port 0", ("port '0'", "65535"), ("vip", "add", "new", "10.1.0.101:0/tcp")),
     Request("port 70000", ("port '70000'", "65535"), ("backend", "add", "web", "10.2.0.99:70000")),
     Request("weight -1", ("-1", "65535"), ("backend", "set", "web", SERVER, "--weight", "-1")),

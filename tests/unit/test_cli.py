@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from l4lb.changes import CHANGES, apply_change
-from l4lb.model import Config, Endpoint
+from l4lb.model import Config, Endpoint, Mode
 from l4lb.view import Interface, Live, Traffic, backend_list_view, status_view, vip_list_view
 from tests.unit.serving import serving
 
@@ -77,7 +77,8 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
     }  # fmt: skip
     vip = {
         "name": "web", "address": "192.0.2.10", "port": 80, "protocol": "tcp", "mode": "nat", "scheduler": "maglev",
-        "idle_timeout": 300, "settling": False,
+        "idle_timeout": 300, "sources": [], "gue_port": 6080, "mss": 0, "client_prefix": 0, "pool": 4096,
+        "settling": False,
         "packets": 1235, "bytes": 5_000_001, "packets_back": 11, "bytes_back": 2_500_000_001,
         "backends": [backend, idle],
     }  # fmt: skip
@@ -135,7 +136,7 @@ BAD = [
     ("vip add new 192.0.2.9:0/tcp", 2, "port '0' is not between 1 and 65535"),
     ("vip add new 192.0.2.9:70000/tcp", 2, "port '70000' is not between 1 and 65535"),
     ("vip add new 192.0.2.300:80/tcp", 2, "'192.0.2.300' is no IP address"),
-    ("vip add new 192.0.2.9:80/tcp --mode fly", 2, "'fly' is not one of 'nat', 'dsr'"),
+    ("vip add new 192.0.2.9:80/tcp --mode fly", 2, "'fly' is not one of 'nat', 'fullnat', 'dsr', 'ipip', 'gue'"),
     ("vip add new", 2, "Missing argument"),
     ("vip remove wev", 1, "there is no VIP 'wev': did you mean web?"),
     ("vip set web", 2, "nothing to set"),
@@ -186,7 +187,7 @@ def test_completion_scripts(shell: str, sign: str) -> None:
         ("l4lb vip", "", {"add", "set", "remove", "list"}),
         ("l4lb vip remove", "", {"web"}),
         ("l4lb backend remove web", "10.", {"10.0.0.1:8080", "10.0.0.2:80"}),
-        ("l4lb vip add x 192.0.2.9:80/tcp --mode", "", {"nat", "dsr"}),
+        ("l4lb vip add x 192.0.2.9:80/tcp --mode", "", set(Mode)),
     ],
 )
 def test_completion_of_words(socket: Path, words: str, incomplete: str, found: set[str]) -> None:

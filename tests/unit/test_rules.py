@@ -44,7 +44,9 @@ KEPT = {
     "one port, a range and all ports of an address": [
         vip("one", "192.0.2.10:80/tcp"), vip("some", "192.0.2.10:80-90/tcp"), vip("all", "192.0.2.10:*/tcp"),
     ],
-    "the same for tcp and udp": [vip("tcp", "192.0.2.10:53/tcp", "10.0.0.1"), vip("udp", "192.0.2.10:53/udp", "10.0.0.1")],
+    "the same for tcp and udp": [
+        vip("tcp", "192.0.2.10:53/tcp", "10.0.0.1"), vip("udp", "192.0.2.10:53/udp", "10.0.0.1"),
+    ],
     "the largest tunnel source": [vip(mode=GUE, sources="10.0.0.0/8 fd00::/96")],
     "the largest fullnat source": [vip(mode=FULLNAT, sources="10.9.0.0/26", pool=65_536)],
     "the largest pool of one address": [vip(mode=FULLNAT, pool=16_384)],
@@ -56,10 +58,11 @@ KEPT = {
     "a server of two fullnat VIPs": [
         vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, sources="10.9.0.0/30"),
         # a source of another family makes no difference to it
-        vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, sources="fd00::/120 10.9.0.0/30"),
+        vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, sources="fd00::/122 10.9.0.0/30"),
     ],
     "fullnat VIPs of different pools at two ports of a host": [
-        vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, pool=256), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:81", mode=FULLNAT),
+        vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, pool=256),
+        vip("b", "192.0.2.2:80/tcp", "10.0.0.1:81", mode=FULLNAT),
     ],
     "a server of two dsr VIPs": [
         vip("a", "192.0.2.1:80/tcp", "10.0.0.1", mode=DSR), vip("b", "192.0.2.2:80/tcp", "10.0.0.1", mode=DSR),
@@ -99,9 +102,9 @@ BROKEN: list[tuple[list[Vip], str]] = [
     ([vip(mss=-1)], "MSS -1 of VIP web"),
     ([vip(at="192.0.2.1:53/udp", mss=1400)], "VIP web is no TCP service, and has no MSS: leave --mss out"),
     ([vip(scheduler=HASH, client_prefix=33)], "client prefix 33 of VIP web is not between 1 and 32 bits: use 24"),
-    ([vip(at=V6, scheduler=HASH, client_prefix=129)], "client prefix 129 of VIP web is not between 1 and 128 bits: use 64"),
+    ([vip(at=V6, scheduler=HASH, client_prefix=129)], "prefix 129 of VIP web is not between 1 and 128 bits: use 64"),
     ([vip(scheduler=HASH, client_prefix=-1)], "client prefix -1 of VIP web"),
-    ([vip(client_prefix=24)], "VIP web goes by no client prefix, as its scheduler is maglev: leave --client-prefix out"),
+    ([vip(client_prefix=24)], "goes by no client prefix, as its scheduler is maglev: leave --client-prefix out"),
     ([vip(pool=3_000)], "pool 3000 of VIP web is no power of two between 256 and 65,536: use 4096, or more"),
     ([vip(pool=128)], "pool 128 of VIP web is no power of two"),
     ([vip(pool=131_072)], "pool 131072 of VIP web is no power of two"),
@@ -112,7 +115,7 @@ BROKEN: list[tuple[list[Vip], str]] = [
     ),
     (
         [vip(mode=FULLNAT, pool=65_536, sources="10.9.0.0/31 fd00::/122")],
-        "pool 65536 of VIP web is larger than the 32768 ports of 10.9.0.0/31: use --pool 32768, or a --source of 4 addr",
+        "pool 65536 of VIP web is larger than the 32768 ports of 10.9.0.0/31: use --pool 32768, or a --source of 4",
     ),
     ([vip(at=V6, mode=FULLNAT, pool=32_768, sources="10.9.0.0/26")], "the 16384 ports of the one address"),
     *(
@@ -131,10 +134,10 @@ BROKEN: list[tuple[list[Vip], str]] = [
         for mode in (NAT, FULLNAT, DSR)
     ),
     *(
-        ([vip("web", "192.0.2.1:80/tcp", "10.0.0.1:81", mode=mode)], f"another port than the VIP: mode {mode} keeps the")
+        ([vip("web", "192.0.2.1:80/tcp", "10.0.0.1:81", mode=mode)], f"another port than the VIP: mode {mode} keeps")
         for mode in (DSR, IPIP, GUE)
     ),
-    ([vip("web", "192.0.2.1:*/tcp", "10.0.0.1:81", mode=DSR)], "has another port than the VIP: mode dsr keeps the port"),
+    ([vip("web", "192.0.2.1:*/tcp", "10.0.0.1:81", mode=DSR)], "another port than the VIP: mode dsr keeps the port"),
     (
         [replace(vip(), backends=(Backend(Endpoint.parse("10.0.0.1", 0)),))],
         "backend 10.0.0.1 of VIP web has no port: use port 80",
@@ -154,8 +157,8 @@ BROKEN: list[tuple[list[Vip], str]] = [
     ),
     (
         [vip("a", "192.0.2.1:80/tcp", B), vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT)],
-        "backend 10.0.0.1:8080/tcp would serve VIP a by nat and VIP b by fullnat, so its answers could not be told apart"
-        ": use the same mode for both, or another port on the backend",
+        "backend 10.0.0.1:8080/tcp would serve VIP a by nat and VIP b by fullnat, so its answers could not be told"
+        " apart: use the same mode for both, or another port on the backend",
     ),
     (
         [vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT), vip("b", "192.0.2.2:80/tcp", B, mode=FULLNAT, pool=256)],
