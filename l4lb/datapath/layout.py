@@ -75,7 +75,10 @@ def fingerprint(limits: Limits) -> str:
 
 
 def balancer_source(features: Collection[str], seed: int, maps: Path, limits: Limits) -> Source:
-    """The balancer with these of :data:`FEATURES`, its maps pinned in a folder and its flow hash keyed by `seed`."""
+    """The balancer with these of :data:`FEATURES`, its maps pinned in a folder and its flow hash keyed by `seed`.
+
+    With ``LRU``, which no configuration asks for, it looks each flow up in a table of the kernel's, for comparison.
+    """
     names = ("FLOW_KEY", "FLOW_MUL0", "FLOW_MUL1", "FLOW_MUL2")
     return Source(
         text=inline(BPF_DIR / "l4lb.c"),
@@ -86,7 +89,8 @@ def balancer_source(features: Collection[str], seed: int, maps: Path, limits: Li
             **{name.upper(): str(value) for name, value in asdict(limits).items()},
             **{name: f"{value:#x}ULL" for name, value in zip(names, seeds(seed), strict=True)},
             **{f"WITH_{feature}": str(int(feature in features)) for feature in FEATURES},
-            "WITH_LRU": "0",
+            "WITH_LRU": str(int("LRU" in features)),
+            "LRU_ENTRIES": str(4 * limits.flow_lines),
             "PINS": f'"{maps}"',
         },
     )

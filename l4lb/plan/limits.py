@@ -14,7 +14,7 @@ class Limits:
     max_backends: int = 32_768  # (VIP, backend) pairs and 1; more makes a slot 4 bytes instead of 2
     max_interfaces: int = 65_536  # the highest interface index + 1
     index_lines: int = 32_768  # of 8 entries; all VIPs, addresses and backends together fill a quarter of them
-    slot_lines: int = 262_144  # of 64 bytes; with 2-byte slots, 127 tables of 65,537 slots
+    slot_lines: int = 524_288  # of 64 bytes; with 2-byte slots, 255 tables of 65,537 slots or 15,887 of 1,021
     range_lines: int = 8_192  # of 16 ranges of ports
     flow_lines: int = 262_144  # of 4 records of flows in slots that changed lately
     fragment_lines: int = 4_096  # of 4 records of datagrams in fragments

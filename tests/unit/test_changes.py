@@ -89,7 +89,12 @@ REFUSED = [
     ),
     ("vip.add", {"name": "new", "address": "192.0.2.9:0-80", "protocol": "tcp"}, 2, "port '0' is not between"),
     ("vip.add", {"name": "new", "address": "192.0.2.9:80-", "protocol": "tcp"}, 2, "port '80-' is not between"),
-    ("vip.add", {"name": "new", "address": "192.0.2.9:80-90-99", "protocol": "tcp"}, 2, "port '80-90-99' is not between"),
+    (
+        "vip.add",
+        {"name": "new", "address": "192.0.2.9:80-90-99", "protocol": "tcp"},
+        2,
+        "port '80-90-99' is not between",
+    ),
     ("vip.add", {"name": "new", "address": "192.0.2.9:**", "protocol": "tcp"}, 2, "port '**' is not between"),
     ("vip.add", {"name": "new", "address": "224.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),
     ("vip.add", {"name": "new", "address": "127.0.0.1:80", "protocol": "tcp"}, 2, "no address of a single host"),

@@ -1,0 +1,108 @@
+"""Records of first fragments, by which later ones go."""
+
+from dataclasses import dataclass
+
+from l4lb.model import Endpoint
+from tests.reference.connections import Connection
+from tests.reference.parse import Packet
+from tests.reference.services import Target, address_of
+from tests.reference.world import Way, World
+
+LIFE = 30  # ticks
+TICKS = 0xFFFFFF
+PER_LINE = 4
+ANY_DATAGRAM = 1 << 40
+_WORD = (1 << 64) - 1
+_WAYS = {"to_vip": 1, "from_backend": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """What a first fragment tells of the others; fullnat's go by the connection, which is at a place, if it has one."""
+
+    target: Target
+    connection: Connection | None = None
+    place: int | None = None
+
+
+@dataclass(slots=True)
+class _Record:
+    key: tuple[object, ...]
+    whose: Whose
+    seen: int
+
+
+class Fragments:
+    """The table of records: as bounded as the program's, or without bounds."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._unbounded: dict[tuple[object, ...], _Record] = {}
+        self._lines: dict[int, list[_Record | None]] = {}
+
+    def remember(self, packet: Packet, way: Way, whose: Whose) -> None:
+        """Records what a first fragment tells: of its own datagram, and of any between its addresses.
+
+        By fullnat many clients have one address, so there an answer tells of its own datagram only.
+        """
+        self._write(packet, way, packet.datagram, whose)
+        if way == "to_vip" or whose.connection is None:
+            self._write(packet, way, ANY_DATAGRAM, whose)
+
+    def recall(self, packet: Packet, way: Way) -> Whose | None:
+        """Whose a later fragment is, if its first one or another datagram's told lately."""
+        for datagram in (packet.datagram, ANY_DATAGRAM):
+            record = self._read(packet, way, datagram)
+            if record is not None:
+                return record.whose
+        return None
+
+    def _key(self, packet: Packet, way: Way, datagram: int) -> tuple[object, ...]:
+        return way, packet.source, packet.destination, datagram
+
+    def _read(self, packet: Packet, way: Way, datagram: int) -> _Record | None:
+        key, now = self._key(packet, way, datagram), self._world.now()
+        if self._world.fragment_lines:
+            line = self._lines.get(self._line(packet, way, datagram), [])
+            record = next((record for record in line if record is not None and record.key == key), None)
+        else:
+            record = self._unbounded.get(key)
+        if record is None or now - record.seen & TICKS > LIFE:
+            return None
+        record.seen = now
+        return record
+
+    def _write(self, packet: Packet, way: Way, datagram: int, whose: Whose) -> None:
+        record = _Record(self._key(packet, way, datagram), whose, self._world.now())
+        if not self._world.fragment_lines:
+            self._unbounded[record.key] = record
+            return
+        line = self._lines.setdefault(self._line(packet, way, datagram), [None] * PER_LINE)
+        line[_place_for(record, line)] = record
+
+    def _line(self, packet: Packet, way: Way, datagram: int) -> int:
+        """Where the program has a record: it finds room in that line or makes it there."""
+        _, _, middle, last = self._world.constants
+        high, low = _words(packet.destination)
+        value = self._world.flow_hash64(Endpoint(address_of(packet.source), 0), 0) ^ low
+        value = (value ^ value >> 32) * middle & _WORD ^ high
+        value = (value ^ value >> 32) * last & _WORD ^ (datagram << 8 | _WAYS[way])
+        value = (value ^ value >> 32) * middle & _WORD
+        return (value ^ value >> 32) >> 32 & self._world.fragment_lines - 1
+
+
+def _place_for(record: _Record, line: list[_Record | None]) -> int:
+    """Its own, the last free one, or that of the record which was used least recently."""
+    for place, other in enumerate(line):
+        if other is not None and other.key == record.key:
+            return place
+    free = [place for place, other in enumerate(line) if other is None]
+    if free:
+        return free[-1]
+    ages = [record.seen - other.seen & TICKS for other in line if other is not None]
+    return ages.index(max(ages))
+
+
+def _words(address: bytes) -> tuple[int, int]:
+    packed = address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+    return int.from_bytes(packed[:8], "little"), int.from_bytes(packed[8:], "little")
