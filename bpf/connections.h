@@ -126,9 +126,9 @@ static __always_inline void source_of(const struct backend *backend, __u32 place
 	source->port = bpf_htons(POOL_PORT + place % POOL_PORTS);
 }
 
-/* The connection that an answer belongs to, and its backend in place of any other of the same server. */
+/* The connection that an answer belongs to, by fullnat also its place, and its backend instead of another of its server. */
 static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend,
-							__u32 *number)
+							__u32 *number, __u32 *at)
 {
 	__u32 now = ticks_now(), home, i, place;
 	__u64 pool = pool_of(*number), state;
@@ -152,6 +152,7 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 		return NULL;
 	place = bpf_ntohl(packet->to.lo >> 32) - bpf_ntohl((*backend)->source_lo >> 32);
 	place = place * POOL_PORTS + bpf_ntohs(packet->to.port) - POOL_PORT;
+	*at = place;
 	if (bpf_ntohs(packet->to.port) < POOL_PORT || bpf_ntohs(packet->to.port) >= POOL_PORT + POOL_PORTS)
 		return NULL;
 	connection = connection_at(pool, place);

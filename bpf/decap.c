@@ -11,7 +11,8 @@
  * for tunnels). What it would tell is found out by the host, from the checksums of the inner transport and its
  * pseudo-header, which has the addresses.
  *
- * Switches: PINS, the maps' folder, and GUE_PORT.
+ * Switches: REASONS and VIPS, where the maps are pinned, and GUE_PORT. Another set of VIPs is another map and another
+ * program, so that both are replaced at once.
  */
 
 #include <linux/if_ether.h>
@@ -39,8 +40,8 @@ struct address {
 	__u64 lo;
 };
 
-BPF_TABLE_PINNED("hash", struct address, __u8, decap_vips, MAX_DECAP_VIPS, PINS "/vips", 0);
-BPF_TABLE_PINNED("percpu_array", __u32, __u64, decap_reasons, DECAP_REASONS, PINS "/reasons", 0);
+BPF_TABLE_PINNED("hash", struct address, __u8, decap_vips, MAX_DECAP_VIPS, VIPS, 0);
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, decap_reasons, DECAP_REASONS, REASONS, 0);
 
 struct tag {
 	__be16 type; /* of the tag itself */
@@ -79,6 +80,11 @@ static __always_inline __u8 traffic_class(const void *ip)
 	return bpf_ntohs(*(const __be16 *)ip) >> 4;
 }
 
+static __always_inline int of_tunnels(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_UDP;
+}
+
 static __always_inline int outer_ipv4(struct tunnel *tunnel, __u8 *protocol)
 {
 	struct iphdr *ip = tunnel->outer;
@@ -88,7 +94,7 @@ static __always_inline int outer_ipv4(struct tunnel *tunnel, __u8 *protocol)
 
 	if ((void *)(ip + 1) > tunnel->end || ip->version != 4)
 		return PASS_NOT_TUNNEL;
-	if (ip->protocol != IPPROTO_IPIP && ip->protocol != IPPROTO_IPV6 && ip->protocol != IPPROTO_UDP)
+	if (!of_tunnels(ip->protocol))
 		return PASS_NOT_TUNNEL;
 	if (ip->ihl != 5)
 		return PASS_OPTIONS;
@@ -110,10 +116,16 @@ static __always_inline int outer_ipv4(struct tunnel *tunnel, __u8 *protocol)
 static __always_inline int outer_ipv6(struct tunnel *tunnel, __u8 *protocol)
 {
 	struct ipv6hdr *ip = tunnel->outer;
+	__u8 *behind = (void *)(ip + 1); /* an extension header begins with the next protocol */
 
 	if ((void *)(ip + 1) > tunnel->end || ip->version != 6)
 		return PASS_NOT_TUNNEL;
-	if (ip->nexthdr != IPPROTO_IPIP && ip->nexthdr != IPPROTO_IPV6 && ip->nexthdr != IPPROTO_UDP)
+	if (ip->nexthdr == IPPROTO_FRAGMENT || ip->nexthdr == IPPROTO_DSTOPTS) {
+		if ((void *)(behind + 1) > tunnel->end || !of_tunnels(*behind))
+			return PASS_NOT_TUNNEL;
+		return ip->nexthdr == IPPROTO_FRAGMENT ? PASS_FRAGMENT : PASS_OPTIONS;
+	}
+	if (!of_tunnels(ip->nexthdr))
 		return PASS_NOT_TUNNEL;
 	*protocol = ip->nexthdr;
 	tunnel->outer_v6 = 1;
@@ -244,25 +256,24 @@ static __always_inline __u8 joined_ecn(const struct tunnel *tunnel)
 	return tunnel->inner_ecn;
 }
 
+/* What the verifier asks here was all checked before, so nothing is lost by the ways out. */
 static __always_inline int strip(struct xdp_md *ctx, const struct tunnel *tunnel)
 {
-	__u32 tag_bytes = tunnel->tag_bytes;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct link_layer saved, *place;
+	struct link_layer saved, *place = data;
+	__u32 tag_bytes = tunnel->tag_bytes;
 	__be16 *type;
 
-	if (data + sizeof(saved) > end)
+	if ((void *)(place + 1) > end)
 		return PASS_MALFORMED;
 	/* Saved as a whole: what is behind the tags there is not used. */
-	saved = *(struct link_layer *)data;
+	saved = *place;
 	if (bpf_xdp_adjust_head(ctx, tunnel->outer_bytes))
 		return PASS_MALFORMED;
-	data = (void *)(long)ctx->data;
+	place = data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	/* The shortest packet, an IPv4 header, is longer than tags and EtherType. */
-	if (data + sizeof(struct ethhdr) + sizeof(saved.tags) + sizeof(struct iphdr) > end + sizeof(saved.tags))
+	if ((void *)(place + 1) > end)
 		return PASS_MALFORMED;
-	place = data;
 	__builtin_memcpy(place->macs, saved.macs, sizeof(saved.macs));
 	if (tag_bytes)
 		place->tags[0] = saved.tags[0];

@@ -19,9 +19,9 @@ enum decap_reason {
 	/* Passed up as they are. */
 	PASS_NOT_TUNNEL, /* of no kind that is stripped */
 	PASS_NOT_VIP, /* a tunnel's packet, but what is in it goes to no address of ours */
-	PASS_OPTIONS, /* with IPv4 options in the outer header, of a protocol that tunnels use */
+	PASS_OPTIONS, /* with IPv4 options, or IPv6 destination options, before a protocol that tunnels use */
 	PASS_FRAGMENT, /* a fragment, of a protocol that tunnels use */
-	PASS_MALFORMED, /* a tunnel's, truncated or with headers that contradict each other */
+	PASS_MALFORMED, /* of a protocol that tunnels use, truncated or with headers that contradict each other */
 	/* Dropped. */
 	DROP_ECN, /* congestion was experienced on the way, and its sender has no ear for it (RFC 6040 section 4.2) */
 	DECAP_REASONS, /* how many there are */

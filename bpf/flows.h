@@ -78,7 +78,7 @@ static __always_inline int change_seen(struct flow *flow, __u32 old, __u32 new)
 	__u32 backend = flow->backend;
 	__u64 before = (__u64)old << 32 | backend;
 
-	return __sync_val_compare_and_swap(word, before, (__u64)new << 32 | backend) == before;
+	return __sync_val_compare_and_swap(word, before, (__u64) new << 32 | backend) == before;
 #else
 	flow->seen = new;
 	return 1;

@@ -7,7 +7,7 @@
 
 #define FRAGMENT_TICKS 30 /* hosts wait 30 to 60 s for missing fragments (RFC 791, RFC 8200) */
 
-static __always_inline __u64 fragment_tag(const struct packet *packet, enum way way, __u64 datagram)
+static __always_inline __u64 fragment_tag(const struct packet *packet, __u32 way, __u64 datagram)
 {
 	struct endpoint from = packet->from;
 	__u64 hash;
@@ -82,3 +82,38 @@ static __always_inline struct backend *recall_fragment(const struct packet *pack
 		return NULL;
 	return still_there(recall(find_flow(line, tag, now, FRAGMENT_TICKS), tag, now), -1, number);
 }
+
+#if WITH_FULLNAT
+
+/* A second record of a datagram: the place of its connection, in a way that no packet goes. */
+#define PLACE 16
+
+static __always_inline void remember_place(const struct packet *packet, enum way way, __u32 place)
+{
+	__u32 now = ticks_now();
+
+	remember_fragment_as(fragment_tag(packet, way + PLACE, packet->fragment), place, now);
+	/* Towards a client the addresses of a datagram do not tell whose it is, since the gateway's is everyone's. */
+	if (way == WAY_TO_VIP)
+		remember_fragment_as(fragment_tag(packet, way + PLACE, ANY_DATAGRAM), place, now);
+}
+
+static __always_inline __s64 recall_place_as(__u64 tag)
+{
+	__u32 now = ticks_now();
+	struct flow_line *line = fragment_line(tag);
+
+	return line ? recall(find_flow(line, tag, now, FRAGMENT_TICKS), tag, now) : -1;
+}
+
+/* The place of the connection that a later fragment belongs to, or -1. */
+static __always_inline __s64 recall_place(const struct packet *packet, enum way way)
+{
+	__s64 place = recall_place_as(fragment_tag(packet, way + PLACE, packet->fragment));
+
+	if (place < 0 && way == WAY_TO_VIP)
+		place = recall_place_as(fragment_tag(packet, way + PLACE, ANY_DATAGRAM));
+	return place;
+}
+
+#endif

@@ -66,6 +66,24 @@ static __always_inline int check_host(const struct packet *packet, struct way_ou
 	return reason ? reason : check_ours(packet);
 }
 
+#if WITH_FULLNAT
+/* By fullnat the client, or what it is known by, is where the connection has its place. */
+static __always_inline int identify_place(const struct packet *packet, const struct way_out *out, struct owner *owner)
+{
+	__s64 place = recall_place(packet, out->way);
+
+	if (place < 0)
+		return DROP_FRAGMENT;
+	owner->place = place;
+	if (out->way == WAY_TO_VIP)
+		return FORWARDED;
+	owner->connection = connection_at(pool_of(out->backend), place);
+	if (!owner->connection || (__u32)owner->connection->state != recorded(owner->backend, out->backend))
+		return DROP_FRAGMENT;
+	return FORWARDED;
+}
+#endif
+
 /* A later fragment belongs to whom the first one of its datagram did, if that was ours. */
 static __always_inline int identify_fragment(struct packet *packet, struct way_out *out, struct owner *owner)
 {
@@ -73,7 +91,7 @@ static __always_inline int identify_fragment(struct packet *packet, struct way_o
 
 	out->way = WAY_TO_VIP;
 	owner->backend = recall_fragment(packet, out->way, &out->backend);
-#if WITH_NAT
+#if WITH_ANSWERS
 	if (!owner->backend) {
 		out->way = WAY_FROM_BACKEND;
 		owner->backend = recall_fragment(packet, out->way, &out->backend);
@@ -84,7 +102,14 @@ static __always_inline int identify_fragment(struct packet *packet, struct way_o
 
 		owner->vip = vips.lookup(&number);
 		packet->hash = flow_hash(&packet->from, 0);
-		return owner->vip ? check_host(packet, out) : DROP_INCONSISTENT;
+		if (!owner->vip)
+			return DROP_INCONSISTENT;
+		reason = check_host(packet, out);
+#if WITH_FULLNAT
+		if (!reason && IS(owner->backend, FULLNAT))
+			reason = identify_place(packet, out, owner);
+#endif
+		return reason;
 	}
 	if (!find_address(&packet->to))
 		return PASS_FRAGMENT;
@@ -114,7 +139,7 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 			return PASS_NOT_VIP;
 #if WITH_CONNECTIONS
 		if (IS(owner->backend, FULLNAT) || (owner->backend->flags & BACKEND_SHARED)) {
-			owner->connection = find_answered(packet, &owner->backend, &out->backend);
+			owner->connection = find_answered(packet, &owner->backend, &out->backend, &owner->place);
 			/* By nat, one without a record is older than the second of the VIPs: the first one's. */
 			if (!owner->connection && IS(owner->backend, FULLNAT))
 				return PASS_NOT_VIP;
@@ -133,8 +158,13 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 		return PASS_NOT_VIP;
 #endif
 	}
-	if (rare && reason == FORWARDED && packet->kind == FIRST_FRAGMENT)
+	if (rare && reason == FORWARDED && packet->kind == FIRST_FRAGMENT) {
 		remember_fragment(packet, out->way, owner->backend, out->backend);
+#if WITH_FULLNAT
+		if (out->way == WAY_FROM_BACKEND && IS(owner->backend, FULLNAT))
+			remember_place(packet, out->way, owner->place);
+#endif
+	}
 	return reason;
 }
 
@@ -174,6 +204,10 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 		reason = find_place(packet, owner->vip, backend, out->backend, &owner->place, &owner->connection);
 		if (reason)
 			return reason;
+#if WITH_FULLNAT
+		if (rare && packet->kind == FIRST_FRAGMENT && IS(backend, FULLNAT))
+			remember_place(packet, out->way, owner->place);
+#endif
 	}
 #endif
 #if WITH_ANSWERS

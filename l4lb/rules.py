@@ -60,7 +60,7 @@ def problems(config: Config) -> Iterator[UsageError]:
                 f"VIP {vip.name} exists already", f"choose another name, or change it with `l4lb vip set {vip.name}`"
             )
         names.add(vip.name)
-        yield from _address_problems("VIP", vip.service.address)
+        yield from address_problems("VIP", vip.service.address)
         yield from _option_problems(vip)
         other = listening.setdefault(vip.service, vip)
         if other is not vip:
@@ -118,7 +118,7 @@ def _source_problems(vip: Vip) -> Iterator[UsageError]:
     if len(versions) != len(set(versions)):
         yield UsageError(f"VIP {vip.name} has two sources of one family", "give one for IPv4 and one for IPv6 at most")
     for source in vip.sources:
-        yield from _address_problems("source", source.network_address)
+        yield from address_problems("source", source.network_address)
         if source.version == 6 and source.prefixlen < 96:
             yield UsageError(
                 f"source {source} of VIP {vip.name} is too wide: sources differ in the last 32 bits",
@@ -202,7 +202,7 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
                 f"change it with `l4lb backend set {vip.name} {backend.endpoint} --weight N`",
             )
         seen.add(backend.endpoint)
-        yield from _address_problems("backend", backend.endpoint.address)
+        yield from address_problems("backend", backend.endpoint.address)
         if backend.endpoint.address == vip.service.address:
             yield UsageError(
                 f"backend {backend.endpoint} has the address of its VIP {vip.name}", "give the server's own address"
@@ -225,7 +225,8 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
             )
 
 
-def _address_problems(what: str, address: IPAddress) -> Iterator[UsageError]:
+def address_problems(what: str, address: IPAddress) -> Iterator[UsageError]:
+    """Why an address can be nobody's to serve at; `what` says whose it is."""
     mapped = None if isinstance(address, IPv4Address) else address.ipv4_mapped
     if mapped is not None:
         yield UsageError(f"{what} address {address} is an IPv4 address in disguise", f"write it as {mapped}")

@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": "l4lb.cli.status:status",
     "explain": "l4lb.cli.explain:explain",
     "unload": "l4lb.cli.unload:unload",
+    "decap": "l4lb.cli.decap:decap",
     "completion": "l4lb.cli.completion:completion",
     "lab": "l4lb.cli.lab:lab",
 }

@@ -21,19 +21,24 @@ def attach(program: Path, pins: Pins, interfaces: dict[int, str], mode: str) -> 
 
     Raises:
         L4lbError: an interface's driver has no native XDP, or another program is on it. Then it is on no interface that
-            it was not on before.
+            it was not on before, and those that it was on keep what they had, unless their mode was to change.
     """
     with bpf.opened(program) as fd:
-        for (old_mode, ifindex), pin in pins.links().items():
-            if ifindex not in interfaces or old_mode != mode:
+        before = pins.links()
+        for (old_mode, ifindex), pin in before.items():
+            if ifindex in interfaces and old_mode != mode:
                 detach(pin)
         with ExitStack() as undo:
-            for ifindex, name in interfaces.items():
+            # New ones first: what can be refused comes before what is changed for good.
+            for ifindex, name in sorted(interfaces.items(), key=lambda item: (mode, item[0]) in before):
                 pin = pins.link(mode, ifindex)
                 if not pin.exists() or not _replace(pin, fd):
                     _attach(fd, ifindex, name, mode, pin)
                     undo.callback(detach, pin)
             undo.pop_all()
+        for (_, ifindex), pin in before.items():
+            if ifindex not in interfaces:
+                detach(pin)
 
 
 def detach(pin: Path) -> int:

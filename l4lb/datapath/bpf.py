@@ -4,6 +4,7 @@ Every function raises :class:`~l4lb.errors.KernelError` with the kernel's errno 
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,6 +160,21 @@ def map_update(fd: int, key: int, value: bytes) -> None:
     """Writes an array's element (of a per-CPU array: every CPU's, one after another)."""
     number = ctypes.c_uint32(key)
     _checked(_libbpf().bpf_map_update_elem(fd, ctypes.byref(number), value, 0), f"write element {key} of a map")
+
+
+def map_insert(fd: int, key: bytes, value: bytes) -> None:
+    """Writes an element of a hash map, which may be there already."""
+    _checked(_libbpf().bpf_map_update_elem(fd, key, value, 0), "write an element of a map")
+
+
+def map_keys(fd: int, key_size: int) -> Iterator[bytes]:
+    """The keys of a hash map that nobody changes meanwhile."""
+    key = ctypes.create_string_buffer(key_size)
+    previous = None
+    while (result := _libbpf().bpf_map_get_next_key(fd, previous, key)) != -errno.ENOENT:
+        _checked(result, "read the keys of a map")
+        yield key.raw
+        previous = key
 
 
 def map_delete(fd: int, key: int) -> None:

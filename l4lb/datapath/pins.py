@@ -52,7 +52,7 @@ class Pins:
             L4lbError: another daemon has them, or they are in no BPF file system.
         """
         try:
-            if not _on_bpf_fs(self.root.parent):
+            if not on_bpf_fs(self.root.parent):
                 if self.root.parent != _USUAL_PLACE:
                     raise L4lbError(
                         f"{self.root} is in no BPF file system",
@@ -88,7 +88,7 @@ class Pins:
             self._lock = None
 
 
-def _on_bpf_fs(path: Path) -> bool:
+def on_bpf_fs(path: Path) -> bool:
     """Whether the mount that `path` is (or would be) in is a BPF file system."""
     types = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

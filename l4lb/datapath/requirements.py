@@ -39,7 +39,7 @@ def check_capabilities(status: str) -> None:
     missing = [name for name, position in _CAPABILITIES.items() if not held >> position & 1]
     if missing:
         raise L4lbError(
-            f"`l4lb run` may not load programs ({', '.join(missing)} missing)",
+            f"l4lb may not load programs ({', '.join(missing)} missing)",
             "run it as root, by sudo or as a service",
         )
 

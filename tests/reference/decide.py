@@ -144,10 +144,11 @@ class Reference:
             place = self._pools.place(packet, target)
             if isinstance(place, str):
                 return ended(place, packet.frame)
-            owner.place = place
-            if packet.kind is Kind.FIRST_FRAGMENT and vip.mode is Mode.FULLNAT:
-                whose = Whose(target, self._pools.at(target, place), place)
-                self._fragments.remember(packet, "to_vip", whose)
+            if vip.mode is Mode.FULLNAT:
+                owner.place = place
+                if packet.kind is Kind.FIRST_FRAGMENT:
+                    whose = Whose(target, self._pools.at(target, place), place)
+                    self._fragments.remember(packet, "to_vip", whose)
         if vip.mode is Mode.FULLNAT and owner.place is None:
             return ended("drop_fragment", packet.frame)  # its first one was not forwarded either
         if vip.mode.tunnels:
@@ -155,8 +156,7 @@ class Reference:
             return self._forwarded(owner, way, way.frame(outer, v6), ingress)
         if vip.mode.translates:
             destination = target.address, target.endpoint.port or packet.destination_port
-            by_place = vip.mode is Mode.FULLNAT and owner.place is not None
-            source = source_at(target, owner.place) if by_place else None
+            source = source_at(target, owner.place) if owner.place is not None else None
             translated(packet, Translation(source, destination, any_source=True), frame)
         return self._forwarded(owner, way, way.frame(bytes(frame[packet.ip :]), packet.v6), ingress)
 

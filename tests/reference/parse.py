@@ -133,7 +133,7 @@ def _parse_ipv4(frame: bytes, ip: int) -> Packet | str:
     if packet.kind is Kind.LATER_FRAGMENT:
         packet.protocol = 0
         if protocol not in (TCP, UDP):
-            return "pass_not_tcp_udp"
+            return "pass_fragment"
     return packet
 
 
@@ -165,7 +165,7 @@ def _follow_extensions(packet: Packet, ip: int, following: int) -> Packet | str:
             packet.datagram = int.from_bytes(number, "little")
             if rest & 0xFFF8:
                 packet.kind, packet.protocol, packet.transport = Kind.LATER_FRAGMENT, 0, at
-                return packet if after in EXTENSIONS or after in (TCP, UDP) else "pass_not_tcp_udp"
+                return packet if after in EXTENSIONS or after in (TCP, UDP) else "pass_fragment"
             if rest & 1:
                 packet.kind = Kind.FIRST_FRAGMENT
         following = after
