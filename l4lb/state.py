@@ -82,7 +82,15 @@ def _config(content: Mapping[str, Any]) -> Config:
 
 
 def _vip(saved: Mapping[str, Any]) -> Vip:
-    """A VIP as it was saved; a setting that is younger than the file has its default."""
+    """A VIP as it was saved; a setting that is younger than the file has its default.
+
+    One that is younger than this program is refused: to leave it out would lose it when the file is saved again.
+    """
+    unknown = saved.keys() - {"name", "address", "protocol", "backends", *settings.SETTINGS}
+    if unknown:
+        raise StateError(
+            f"VIP {saved['name']} has settings that this l4lb does not know ({', '.join(sorted(unknown))})"
+        )
     vip = Vip(
         name=str(saved["name"]),
         service=Service.parse(saved["address"], Protocol.parse(saved["protocol"])),

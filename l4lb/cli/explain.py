@@ -10,6 +10,9 @@ _WHY = {
     "tracked": "the flow's record says so",
     "previous": "the flow has no record, so it is older than the last change of its slot",
     "new": "a flow that begins now goes to the scheduler's current choice",
+    "round_robin": "a flow that begins goes to the next backend in turn",
+    "least_connections": "a flow that begins goes to the backend with the fewest open connections for its weight",
+    "random": "a flow that begins goes to a backend by chance",
     "no_backend": "no backend has a weight above 0",
 }
 
@@ -32,6 +35,7 @@ def explain(as_json: bool, protocol: str, client: str, service: str, syn: bool) 
     if as_json:
         common.print_json(answer)
         return
-    click.echo(f"VIP {answer['vip']}: {answer['backend'] or 'no backend'} ({answer['why']}: {_WHY[answer['why']]})")
+    nobody = "no backend" if answer["why"] == "no_backend" else "one of its backends"
+    click.echo(f"VIP {answer['vip']}: {answer['backend'] or nobody} ({answer['why']}: {_WHY[answer['why']]})")
     if answer["next_hop"]:
         click.echo(f"next hop {answer['next_hop']}")

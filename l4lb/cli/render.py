@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from l4lb.cli import common
-from l4lb.model import Protocol, Service
+from l4lb.model import GUE_PORT, POOL, Mode, Protocol, Service
 from l4lb.view import NO_TRANSMIT
 
 Row = Sequence[str]
 
 _BAR = 20  # characters
-_RIGHT = frozenset({"WEIGHT", "PACKETS", "BYTES", "BACK", "SHARE"})
+_RIGHT = frozenset({"WEIGHT", "OPEN", "PACKETS", "BYTES", "BACK", "SHARE"})
 
 
 def table(header: Row, rows: Sequence[Row], indent: int = 0, spare: Sequence[str] = ()) -> None:
@@ -49,21 +49,22 @@ def vips(views: list[dict[str, Any]]) -> None:
     if not views:
         click.echo("no VIPs; add one with `l4lb vip add NAME ADDRESS:PORT/tcp`", err=True)
         return
-    table(
-        ("NAME", "ADDRESS", "MODE", "SCHEDULER", "BACKENDS", "PACKETS", "BYTES"),
-        [
-            (
-                vip["name"],
-                _vip_address(vip),
-                vip["mode"],
-                vip["scheduler"],
-                _backends(vip),
-                count(vip["packets"]),
-                size(vip["bytes"]),
-            )
-            for vip in views
-        ],
-    )
+    rows = [
+        (
+            vip["name"],
+            _vip_address(vip),
+            vip["mode"],
+            vip["scheduler"],
+            _backends(vip),
+            count(vip["packets"]),
+            size(vip["bytes"]),
+            ", ".join(_chosen(vip)),
+        )
+        for vip in views
+    ]
+    header = ("NAME", "ADDRESS", "MODE", "SCHEDULER", "BACKENDS", "PACKETS", "BYTES", "SETTINGS")
+    columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
+    table(header[:columns], [row[:columns] for row in rows])
 
 
 def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
@@ -72,13 +73,15 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
         click.echo(" " * indent + _style("no backends: its packets are dropped", fg="red"))
         return
     total = sum(backend["packets"] for backend in views) or 1
+    counted = any("open_connections" in backend for backend in views)
     table(
-        ("BACKEND", "WEIGHT", "STATE", "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
+        ("BACKEND", "WEIGHT", "STATE", *(["OPEN"] * counted), "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
         [
             (
                 common.backend_address(backend),
                 str(backend["weight"]),
                 backend["state"],
+                *([count(backend.get("open_connections", 0))] * counted),
                 count(backend["packets"]),
                 size(backend["bytes"]),
                 size(backend["bytes_back"]),
@@ -101,7 +104,8 @@ def status(view: dict[str, Any]) -> None:
         if len(view["interfaces"]) > 1 and interface["xdp_transmit"] is False:
             click.echo(_style(NO_TRANSMIT.format(interface["name"]), fg="red"))
     for vip in view["vips"]:
-        head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {', '.join(_settings(vip))}"
+        how = ", ".join([vip["mode"], vip["scheduler"], *_chosen(vip)])
+        head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {how}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}"
         click.echo(f"\n{head}  {figures}")
         backends(vip["backends"], indent=2)
@@ -125,15 +129,21 @@ def _vip_address(vip: dict[str, Any]) -> str:
     return str(Service(ip_address(vip["address"]), vip["port"], last, Protocol.parse(vip["protocol"])))
 
 
-def _settings(vip: dict[str, Any]) -> list[str]:
-    """Mode and scheduler, and of the rest what was chosen and has an effect."""
-    found = [vip["mode"], vip["scheduler"]]
+def _chosen(vip: dict[str, Any]) -> list[str]:
+    """Of the settings beside mode and scheduler, those that are not as they always are, and have an effect."""
+    found = []
     if vip["client_prefix"]:
-        found[1] += f" by /{vip['client_prefix']}"
+        found.append(f"clients by /{vip['client_prefix']}")
     if vip["sources"]:
         found.append(f"from {' and '.join(vip['sources'])}")
+    if vip["mode"] == Mode.GUE and vip["gue_port"] != GUE_PORT:
+        found.append(f"GUE port {vip['gue_port']}")
+    if vip["mode"] == Mode.FULLNAT and vip["pool"] != POOL:
+        found.append(f"pool {vip['pool']}")
     if vip["mss"]:
         found.append(f"MSS {vip['mss']}")
+    if vip["idle_timeout"] != Protocol.parse(vip["protocol"]).idle_timeout:
+        found.append(f"idle after {duration(vip['idle_timeout'])}")
     return found
 
 

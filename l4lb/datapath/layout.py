@@ -8,6 +8,7 @@ from pathlib import Path
 from l4lb.balance.flowhash import seeds
 from l4lb.datapath.source import BPF_DIR, Source, inline
 from l4lb.model import Config, Mode, Scheduler
+from l4lb.plan import pools
 from l4lb.plan.limits import Limits
 
 # Everything that is compiled in only where it is wanted.
@@ -36,7 +37,6 @@ def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
         echo: whether it answers pings.
         vlans: whether there are VLANs on its interfaces.
     """
-    servers: dict[object, set[str]] = {}
     wanted = {vip.mode.name for vip in config.vips}
     for vip in config.vips:
         if vip.service.address.version == 6:
@@ -52,9 +52,7 @@ def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
         for backend in vip.backends:
             if backend.endpoint.address.version == 6:
                 wanted.add("IPV6")
-            if vip.mode is Mode.NAT:
-                servers.setdefault((backend.endpoint, vip.protocol), set()).add(vip.name)
-    if any(len(names) > 1 for names in servers.values()):
+    if pools.shared(config):
         wanted.add("SHARED")
     if echo:
         wanted.add("ECHO")

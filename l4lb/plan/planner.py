@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from l4lb.errors import L4lbError
-from l4lb.model import Config, IPAddress, IPNetwork, Vip
+from l4lb.model import Config, IPAddress, IPNetwork, Mode, Vip
 from l4lb.plan import index, pools, ranges, tables
 from l4lb.plan.limits import Limits
 from l4lb.plan.operations import (
@@ -103,12 +103,13 @@ def make_plan(
     }
     backends = _numbered(weights, image.backends, limits.max_backends - 1, "backends")
     vip_settings = {number: _vip_settings(vip) for number, vip in of.items()}
-    shared = pools.shared(backends)
+    shared = pools.shared(config)
     backend_settings = {
-        number: BackendSettings(record.server in shared, of[record.vip].gue_port) for number, record in backends.items()
+        number: BackendSettings(record.mode is Mode.NAT and record.server in shared, of[record.vip].gue_port)
+        for number, record in backends.items()
     }
     pools_of = {image.backends[number].server: pool for number, pool in image.pools.items() if number in image.backends}
-    wanted_pools = pools.place(backends, {number: vip.pool for number, vip in of.items()}, pools_of, limits)
+    wanted_pools = pools.place(backends, shared, {number: vip.pool for number, vip in of.items()}, pools_of, limits)
     table_sources = tables.sources(
         {number: vip.scheduler for number, vip in of.items()},
         {number: (record, weights[record]) for number, record in backends.items()},

@@ -1,25 +1,36 @@
 """Pools of connections: one for each server whose answers need more than their source to be told whose they are."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from l4lb.errors import L4lbError
-from l4lb.model import Mode
+from l4lb.model import Config, Mode
 from l4lb.plan.limits import Limits
 from l4lb.plan.records import BackendRecord, Pool, Server
 from l4lb.plan.stretches import Stretches
 
 
-def shared(backends: Mapping[int, BackendRecord]) -> frozenset[Server]:
-    """The servers that serve several VIPs by nat."""
-    vips: dict[Server, set[int]] = {}
-    for record in backends.values():
-        if record.mode is Mode.NAT:
-            vips.setdefault(record.server, set()).add(record.vip)
-    return frozenset(server for server, numbers in vips.items() if len(numbers) > 1)
+def shared(config: Config) -> frozenset[Server]:
+    """The servers behind nat whose answers do not tell by their source where the client connected to.
+
+    Those are servers of several VIPs, and those that get all ports of a VIP at one.
+    """
+    vips: dict[Server, set[str]] = {}
+    found: set[Server] = set()
+    for vip in config.vips:
+        for backend in vip.backends if vip.mode is Mode.NAT else ():
+            server = backend.endpoint, vip.protocol
+            vips.setdefault(server, set()).add(vip.name)
+            if len(vips[server]) > 1 or (backend.endpoint.port and not vip.service.is_single):
+                found.add(server)
+    return frozenset(found)
 
 
 def place(
-    backends: Mapping[int, BackendRecord], sizes: Mapping[int, int], found: Mapping[Server, Pool], limits: Limits
+    backends: Mapping[int, BackendRecord],
+    several: Collection[Server],
+    sizes: Mapping[int, int],
+    found: Mapping[Server, Pool],
+    limits: Limits,
 ) -> dict[int, Pool]:
     """The pool of each backend that needs one, by its number; the backends of one server have one pool.
 
@@ -27,6 +38,7 @@ def place(
 
     Args:
         backends: by number.
+        several: the servers by nat that need one.
         sizes: how many connections there is to be room for, by the VIP's number.
         found: the pools there are.
         limits: of the maps.
@@ -34,7 +46,6 @@ def place(
     Raises:
         L4lbError: there is no room.
     """
-    several = shared(backends)
     servers: dict[Server, list[int]] = {}
     for number, record in backends.items():
         if record.mode is Mode.FULLNAT or record.server in several:

@@ -161,7 +161,10 @@ class Kernel:
             if record.mode.translates:
                 servers.setdefault(record.server, {})[number] = record
         for backends in servers.values():
-            shared = {number for number, record in backends.items() if record.mode is Mode.NAT and len(backends) > 1}
+            wide = any(
+                record.endpoint.port and not self.vips[record.vip].service.is_single for record in backends.values()
+            )
+            shared = {n for n, record in backends.items() if record.mode is Mode.NAT and (len(backends) > 1 or wide)}
             assert {number for number in backends if self.backend_settings[number].shared} == shared
             pooled = shared or {number for number, record in backends.items() if record.mode is Mode.FULLNAT}
             assert len({self.pools[number] for number in pooled}) <= 1
@@ -212,7 +215,7 @@ def vip_of(number: int, mode: Mode, weights: list[int], ports: tuple[int, int], 
     """Two VIPs have one address. Backends by nat are shared by all VIPs, others are their VIP's own."""
     address = IPv4Address("192.0.2.1") + number // 2
     service = Service(address, *ports, Protocol.TCP)
-    port = 0 if not service.is_single else 1000 if mode.translates else ports[0]
+    port = 0 if not service.is_single and number % 3 else 1000 if mode.translates else ports[0] * service.is_single
     own = 16 * number if not port else 160 if mode is Mode.FULLNAT else 0
     backends = tuple(
         Backend(Endpoint(IPv4Address("10.0.0.1") + own + place, port), weight) for place, weight in enumerate(weights)
