@@ -61,7 +61,7 @@ static __always_inline int is_client(const struct connection *connection, const 
 static __always_inline int find_place(const struct packet *packet, const struct vip *vip, const struct backend *backend,
 				      __u32 number, __u32 *place, struct connection **found)
 {
-	__u32 home = home_of(&packet->from), now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle;
+	__u32 home, now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle;
 	__u32 best = 0, longest = 0, silent, i, at;
 	__u32 record = recorded(backend, number);
 	struct connection *connection;
@@ -69,6 +69,8 @@ static __always_inline int find_place(const struct packet *packet, const struct 
 
 	if (!pool)
 		return DROP_INCONSISTENT;
+	/* An answer by fullnat tells the place; one by nat tells the client, who has to be enough to find it. */
+	home = IS(backend, FULLNAT) ? flow_tag(packet->hash, backend->vip) >> 32 : home_of(&packet->from);
 	for (i = 0; i < POOL_PROBES; i++) {
 		at = (home + i) & ((pool >> 32) - 1);
 		connection = connection_at(pool, at);

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from l4lb.balance.flowhash import flow_hash64, seeds
+from l4lb.balance.flowhash import flow_hash64, flow_tag, seeds
 from l4lb.lab.testbed import CLIENT, CLIENT6, CLIENT_MAC, GATEWAY_MAC, LOOPBACK, SOURCES, hop
 from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Service, Vip
 from tests.packet.harness import SEED
@@ -134,9 +134,9 @@ class Case:
         return out(outer / inner)
 
     def pool_source(self) -> Endpoint:
-        """Where fullnat sends from, while the pool is empty: the place that the client hashes to."""
-        client = Endpoint(CLIENTS[self.version], CLIENT_PORT)
-        place = (flow_hash64(client, 0, seeds(SEED)) >> 32) % POOL
+        """Where fullnat sends from, while the pool is empty: the place that the flow hashes to."""
+        client, constants = Endpoint(CLIENTS[self.version], CLIENT_PORT), seeds(SEED)
+        place = (flow_tag(flow_hash64(client, VIP_PORT, constants), self.number, constants) >> 32) % POOL
         return Endpoint(SOURCES[self.version], 16_384 + place)
 
 
