@@ -151,7 +151,7 @@ def _answer_problems(config: Config, listening: Mapping[Service, Vip]) -> Iterat
             address, port = backend.endpoint.address, backend.endpoint.port
             if port:
                 other = exact.setdefault((address, port, vip.protocol), vip)
-                if Mode.FULLNAT in (vip.mode, other.mode) and vip.mode is not other.mode:
+                if vip.mode is not other.mode:
                     yield _twice(backend, vip, other, "use the same mode for both, or another port on the backend")
                 elif vip.mode is Mode.FULLNAT and _pool(vip, address) != _pool(other, address):
                     yield UsageError(

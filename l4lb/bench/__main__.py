@@ -2,7 +2,7 @@
 
 import click
 
-from l4lb.bench import maglev, packet, reshuffle
+from l4lb.bench import load, maglev, packet, reshuffle
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -11,6 +11,7 @@ def bench() -> None:
 
 
 bench.add_command(packet.packet)
+bench.add_command(load.load_command)
 bench.add_command(maglev.maglev)
 bench.add_command(reshuffle.reshuffle)
 

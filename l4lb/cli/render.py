@@ -64,7 +64,7 @@ def vips(views: list[dict[str, Any]]) -> None:
     ]
     header = ("NAME", "ADDRESS", "MODE", "SCHEDULER", "BACKENDS", "PACKETS", "BYTES", "SETTINGS")
     columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
-    table(header[:columns], [row[:columns] for row in rows])
+    table(header[:columns], [row[:columns] for row in rows], spare=("SETTINGS", "BYTES"))
 
 
 def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
@@ -106,7 +106,7 @@ def status(view: dict[str, Any]) -> None:
     for vip in view["vips"]:
         how = ", ".join([vip["mode"], vip["scheduler"], *_chosen(vip)])
         head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {how}"
-        figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}"
+        figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}{', settling' * vip['settling']}"
         click.echo(f"\n{head}  {figures}")
         backends(vip["backends"], indent=2)
     if not view["vips"]:

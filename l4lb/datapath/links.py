@@ -1,5 +1,6 @@
 """Network interfaces as the kernel has them, and the VLANs on them."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ IFF_UP = 1
 MAX_TAGS = 2  # that the program reads and writes
 TAG_8021AD = 0x4000  # in a tag: 802.1ad, the "service" tag; else 802.1Q
 _ETH_P_8021AD = 0x88A8
+_ARPHRD_ETHER = 1  # uapi/linux/if_arp.h; tunnels have addresses of other kinds
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class Device:
     """What a message of the kernel's says of an interface.
 
     Attributes:
-        below: the index of the interface that it is a VLAN on; 0 if it is none.
+        mac: empty if it is no Ethernet interface.
+        below: the index of the interface that it is a VLAN on; 0 if it is none, or a VLAN on one of another namespace.
         tag: its own VLAN tag.
     """
 
@@ -55,14 +59,15 @@ def device_of(message: Mapping[str, Any]) -> Device:
     attributes = dict(message["attrs"])
     info = dict(attributes["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attributes else {}
     below = tag = 0
-    if info.get("IFLA_INFO_KIND") == "vlan":
+    # With a namespace, IFLA_LINK is an index there, which another interface may have here.
+    if info.get("IFLA_INFO_KIND") == "vlan" and "IFLA_LINK_NETNSID" not in attributes:
         vlan = dict(info["IFLA_INFO_DATA"]["attrs"])
         below = attributes["IFLA_LINK"]
         tag = vlan["IFLA_VLAN_ID"] | (TAG_8021AD if vlan.get("IFLA_VLAN_PROTOCOL") == _ETH_P_8021AD else 0)
     return Device(
         name=attributes["IFLA_IFNAME"],
         ifindex=message["index"],
-        mac=mac_bytes(attributes.get("IFLA_ADDRESS", "00:00:00:00:00:00")),
+        mac=(message["ifi_type"] == _ARPHRD_ETHER and mac_of(attributes.get("IFLA_ADDRESS"))) or b"",
         mtu=attributes["IFLA_MTU"],
         up=bool(message["flags"] & IFF_UP),
         below=below,
@@ -106,15 +111,23 @@ def choose(devices: Mapping[int, Device], names: Iterable[str]) -> tuple[Link, .
             raise L4lbError(
                 f"there is no interface {name!r}", f"there are {others}" if others else "there is none but lo"
             )
-        if len(device.mac) != 6 or name == "lo":
+        if not device.mac:
             raise L4lbError(f"{name} is no Ethernet interface", "name the interface that packets come in by")
         if device.below:
-            below = devices[device.below].name if device.below in devices else "that"
-            raise L4lbError(f"{name} is a VLAN", f"name the interface that it is on, {below}: its VLANs are served too")
+            parent = device
+            while parent.below:
+                parent = devices[parent.below]
+            hint = f"name the interface that it is on, {parent.name}: its VLANs are served too"
+            raise L4lbError(f"{name} is a VLAN", hint)
         if not device.up:
             raise L4lbError(f"interface {name} is down", f"bring it up with `ip link set {name} up`")
         chosen.append(Link(name, device.ifindex, device.mac, device.mtu, device.up, device.ifindex))
     return tuple(chosen)
+
+
+def mac_of(found: object) -> bytes | None:
+    """What a message has as a link-layer address, if it is a MAC address: that of a tunnel is an IP address."""
+    return mac_bytes(found) if isinstance(found, str) and _MAC.fullmatch(found) else None
 
 
 def mac_bytes(text: str) -> bytes:

@@ -18,7 +18,8 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.exceptions import NetlinkError
 
-from l4lb.datapath.links import Device, Link, device_of, links_on, mac_bytes, mac_text, read_devices
+from l4lb.datapath.addresses import address_of, is_ours
+from l4lb.datapath.links import Device, Link, device_of, links_on, mac_of, mac_text, read_devices
 from l4lb.model import IPAddress
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class NextHop:
     Attributes:
         router: if the backend is not on the segment.
         mtu: of the route, in bytes; 0: that of the interface.
-        source: the gateway's own address that the kernel would send from, if it has one there.
+        source: the gateway's own address that the kernel would send from, if it has one there; never a VIP.
     """
 
     ifindex: int
@@ -115,6 +116,7 @@ class NextHops:
         self._on_link_gone = on_link_gone
         self._on_routing_changed = on_routing_changed
         self._neighbours: dict[tuple[int, IPAddress], bytes] = {}
+        self._vips: set[IPAddress] = set()  # on the interfaces, put there by l4lb
         self._routes: dict[IPAddress, _Route | Unresolved] = {}
         self._answers: dict[IPAddress, Answer] = {}
         self._answered = asyncio.Event()
@@ -169,6 +171,7 @@ class NextHops:
                 async with AsyncIPRoute() as events:
                     await events.bind(groups=_GROUPS)
                     await self._read_neighbours()
+                    await self._read_vips()
                     self._devices = await read_devices(self._ipr)
                     self._compare_links()
                     self._stale.set()
@@ -192,6 +195,9 @@ class NextHops:
                     found[key] = mac
         self._neighbours = found
 
+    async def _read_vips(self) -> None:
+        self._vips = {address_of(message) async for message in await self._ipr.addr("dump") if is_ours(message)}
+
     def _handle(self, message: Mapping[str, Any]) -> None:
         event = message["event"]
         if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
@@ -201,11 +207,18 @@ class NextHops:
         else:
             # Messages of other families are about a bridge that an interface enters or leaves.
             if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] == socket.AF_UNSPEC:
-                self._devices.pop(message["index"], None)
-                if event == "RTM_NEWLINK":
-                    self._devices[message["index"]] = device_of(message)
-                self._compare_links()
+                self._set_device(message)
+            elif event in ("RTM_NEWADDR", "RTM_DELADDR") and is_ours(message):
+                change = self._vips.add if event == "RTM_NEWADDR" else self._vips.discard
+                change(address_of(message))
             self._stale.set()
+
+    def _set_device(self, message: Mapping[str, Any]) -> None:
+        if message["event"] == "RTM_DELLINK":
+            self._devices.pop(message["index"], None)
+        elif "IFLA_MTU" in dict(message["attrs"]):  # wireless drivers send some that say hardly more than the name
+            self._devices[message["index"]] = device_of(message)
+        self._compare_links()
 
     def _compare_links(self) -> None:
         """Tells what is new of the interfaces and the VLANs on them."""
@@ -266,13 +279,14 @@ class NextHops:
         # A next hop of the other family is in RTA_VIA (IPv4 by way of an IPv6 router, RFC 5549).
         gateway = attributes.get("RTA_GATEWAY") or dict(attributes.get("RTA_VIA") or {}).get("addr")
         metrics = dict(attributes["RTA_METRICS"]["attrs"]) if "RTA_METRICS" in attributes else {}
-        source = attributes.get("RTA_PREFSRC")
+        source = ip_address(attributes["RTA_PREFSRC"]) if "RTA_PREFSRC" in attributes else None
         return _Route(
             ifindex=attributes["RTA_OIF"],
             via=ip_address(gateway) if gateway else address,
             routed=gateway is not None,
             mtu=metrics.get("RTAX_MTU", 0),
-            source=ip_address(source) if source else None,
+            # IPv6 falls back on a VIP where it finds nothing better; answers to it would be taken for clients' packets.
+            source=None if source in self._vips else source,
         )
 
     async def _ask(self, address: IPAddress) -> None:
@@ -311,5 +325,5 @@ def _neighbour(message: Mapping[str, Any]) -> tuple[tuple[int, IPAddress] | None
     attributes = dict(message["attrs"])
     if message["family"] not in _FAMILIES.values() or "NDA_DST" not in attributes:
         return None, None
-    mac = attributes.get("NDA_LLADDR") if message["state"] & _NUD_VALID else None
-    return (message["ifindex"], ip_address(attributes["NDA_DST"])), mac_bytes(mac) if mac else None
+    mac = mac_of(attributes.get("NDA_LLADDR")) if message["state"] & _NUD_VALID else None
+    return (message["ifindex"], ip_address(attributes["NDA_DST"])), mac

@@ -26,10 +26,14 @@ def check_machine() -> None:
 
 def check_kernel(release: str) -> None:
     """Refuses a kernel that is too old; `release` as ``uname -r`` prints it."""
-    version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    if version < OLDEST_KERNEL:
+    if kernel_version(release) < OLDEST_KERNEL:
         oldest = ".".join(map(str, OLDEST_KERNEL))
         raise L4lbError(f"kernel {release} is too old", f"l4lb needs Linux {oldest} or newer")
+
+
+def kernel_version(release: str) -> tuple[int, ...]:
+    """The first two numbers of what ``uname -r`` prints."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
 
 
 def check_capabilities(status: str) -> None:
@@ -45,6 +49,15 @@ def check_capabilities(status: str) -> None:
 
 
 def forwarding_off(interfaces: Iterable[str], version: int) -> list[str]:
-    """Those of the interfaces on which the kernel does not forward an IP version, as the answers of backends need."""
+    """Those of the interfaces on which the kernel does not forward an IP version, as the answers of backends need.
+
+    Each interface has a setting. IPv6 asks for the common one as well: only the route look-up goes by the interface's.
+    """
+    common_is_off = version == 6 and not _is_on(Path("/proc/sys/net/ipv6/conf/all/forwarding"))
     settings = {name: Path(f"/proc/sys/net/ipv{version}/conf/{name}/forwarding") for name in interfaces}
-    return [name for name, setting in settings.items() if not setting.exists() or setting.read_text().strip() == "0"]
+    return [name for name, setting in settings.items() if common_is_off or not _is_on(setting)]
+
+
+def _is_on(setting: Path) -> bool:
+    """Whether a kernel parameter is not 0; one that is not there, as without IPv6, counts as off."""
+    return setting.exists() and setting.read_text().strip() != "0"

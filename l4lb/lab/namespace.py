@@ -60,7 +60,10 @@ def connect(one: Namespace, one_name: str, other: Namespace, other_name: str) ->
     ends = ((one, one_name), (other, other_name))
     for namespace, name in ends:
         namespace.run("ethtool", "-K", name, "tx", "off", "gro", "on")
-        namespace.sysctl(**{f"net__ipv6__conf__{name}__disable_ipv6": 1})
+        # Nobody else is on a lab's links, and who waits for duplicates of its address has none for a second.
+        namespace.sysctl(
+            **{f"net__ipv6__conf__{name}__accept_dad": 0, f"net__ipv6__conf__{name}__router_solicitations": 0}
+        )
     # An end takes note of what the other can do at the moment it is set up, so GRO has to be on at both by then.
     for namespace, name in ends:
         namespace.ip(f"link set {name} up")

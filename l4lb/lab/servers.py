@@ -28,6 +28,7 @@ http {{
     sendfile on;
     server {{
         listen {port} backlog=4096 reuseport;
+        listen [::]:{port} backlog=4096 reuseport ipv6only=on;
         location / {{ return 200 "{name}\\n"; }}
         location /big {{ root {folder}; }}
     }}

@@ -6,8 +6,9 @@
            wan      lan          ├─ b2                   wan     ├─ b1
                                  └─ b3                           └─ b2 ...
 
-In `ROUTED` the gateway is the servers' router, which nat wants. In `SEGMENT` all are neighbours, so that servers can
-answer the client past the gateway, which dsr wants.
+In `ROUTED` the gateway is the servers' router, which nat wants; with a `hop`, there is one more router before the
+client, whose link to it takes smaller packets. In `SEGMENT` all are neighbours, so that servers can answer the client
+past the gateway, which dsr and the tunnels want. All have IPv4 and IPv6 addresses.
 
 A lab is a folder below /run/l4lb-lab, named as its namespaces begin, which says what there is and which process made
 it. So a lab whose process died is taken down when the next one is made, unless it was kept on purpose.
@@ -20,21 +21,28 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from l4lb.errors import L4lbError
 from l4lb.lab.namespace import Namespace, connect
 from l4lb.lab.wakeful import keep_awake
+from l4lb.model import IPAddress
 
 LABS = Path("/run/l4lb-lab")
 
 CLIENT_ADDRESS = IPv4Address("10.1.0.2")
+CLIENT_ADDRESS6 = IPv6Address("fd01::2")
 GATEWAY_ADDRESS = IPv4Address("10.1.0.1")
-GATEWAY_LAN_ADDRESS = IPv4Address("10.2.0.1")
+GATEWAY_ADDRESS6 = IPv6Address("fd01::1")
+_GATEWAY_LAN = (IPv4Address("10.2.0.1"), IPv6Address("fd02::1"))
+_HOP = (IPv4Address("10.1.0.254"), IPv6Address("fd01::254"))  # the router before the client
+_BEHIND_HOP = (IPv4Address("10.3.0.1"), IPv6Address("fd03::1"))
+_CLIENT_BEHIND_HOP = (IPv4Address("10.3.0.2"), IPv6Address("fd03::2"))
+_PREFIX = {4: 24, 6: 64}
 
 
 class Layout(enum.Enum):
@@ -51,6 +59,11 @@ class Server:
     name: str
     namespace: Namespace
     address: IPv4Address
+    address6: IPv6Address
+
+    def address_of(self, version: int) -> IPAddress:
+        """Its address of an IP version."""
+        return self.address if version == 4 else self.address6
 
 
 @dataclass(slots=True)
@@ -69,6 +82,7 @@ class Lab:
     gateway: Namespace
     switch: Namespace
     servers: tuple[Server, ...]
+    hop: Namespace | None = None
     _processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property
@@ -84,17 +98,18 @@ class Lab:
     @property
     def namespaces(self) -> tuple[Namespace, ...]:
         """All of them."""
-        return (self.client, self.gateway, self.switch, *(server.namespace for server in self.servers))
+        hops = (self.hop,) if self.hop else ()
+        return (self.client, self.gateway, self.switch, *hops, *(server.namespace for server in self.servers))
 
     def start(self, namespace: Namespace, *arguments: str) -> None:
         """Starts a command that runs until the lab is taken down."""
         self._processes.append(namespace.start(*arguments))
 
-    def own_vip(self, address: IPv4Address) -> None:
-        """Gives every server the VIP, for dsr; they neither answer ARP for it nor ask in its name."""
+    def own_vip(self, address: IPAddress) -> None:
+        """Gives every server the VIP, for dsr and tunnels; they neither answer ARP for it nor ask in its name."""
         for server in self.servers:
             server.namespace.sysctl(net__ipv4__conf__all__arp_ignore=1, net__ipv4__conf__all__arp_announce=2)
-            server.namespace.ip(f"address replace {address}/32 dev lo")
+            server.namespace.ip(f"address replace {address}/{address.max_prefixlen} dev lo")
 
     def reap(self) -> None:
         """Waits for the processes that were killed when the lab was taken down."""
@@ -103,9 +118,9 @@ class Lab:
 
 
 @contextmanager
-def lab(layout: Layout = Layout.ROUTED, servers: int = 3) -> Iterator[Lab]:
-    """A lab, for as long as the with block runs."""
-    made = set_up(layout, servers)
+def lab(layout: Layout = Layout.ROUTED, servers: int = 3, hop_mtu: int = 0) -> Iterator[Lab]:
+    """A lab, for as long as the with block runs; see :func:`set_up`."""
+    made = set_up(layout, servers, hop_mtu)
     try:
         yield made
     finally:
@@ -113,8 +128,13 @@ def lab(layout: Layout = Layout.ROUTED, servers: int = 3) -> Iterator[Lab]:
         made.reap()
 
 
-def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
+def set_up(layout: Layout = Layout.ROUTED, servers: int = 3, hop_mtu: int = 0) -> Lab:
     """Makes a lab, after taking down those whose process died.
+
+    Args:
+        layout: how its hosts are connected.
+        servers: how many.
+        hop_mtu: in `ROUTED`, of the link between the client and a router before the gateway; 0: there is none.
 
     Raises:
         L4lbError: it cannot be made; nothing is left of it.
@@ -125,7 +145,7 @@ def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
         if state_of(folder) is State.LEFT:
             take_down(folder)
     name = f"l4lb-{secrets.token_hex(3)}"
-    network = "10.2.0" if layout is Layout.ROUTED else "10.1.0"
+    network = 2 if layout is Layout.ROUTED else 1
     made = Lab(
         LABS / name,
         layout,
@@ -133,16 +153,22 @@ def set_up(layout: Layout = Layout.ROUTED, servers: int = 3) -> Lab:
         Namespace(f"{name}-gateway"),
         Namespace(f"{name}-switch"),
         tuple(
-            Server(f"b{number}", Namespace(f"{name}-b{number}"), IPv4Address(f"{network}.{10 + number}"))
+            Server(
+                f"b{number}",
+                Namespace(f"{name}-b{number}"),
+                IPv4Address(f"10.{network}.0.{10 + number}"),
+                IPv6Address(f"fd0{network}::{10 + number}"),
+            )
             for number in range(1, servers + 1)
         ),
+        Namespace(f"{name}-hop") if hop_mtu else None,
     )
     made.folder.mkdir(parents=True)
     try:
         _record(made, _Owner(os.getpid(), _started(os.getpid())))
         made.bpf.mkdir()
         subprocess.run(["mount", "-t", "bpf", "bpf", made.bpf], check=True)
-        _build(made)
+        _build(made, hop_mtu)
     except BaseException:
         take_down(made.folder)
         raise
@@ -205,27 +231,61 @@ def _started(process: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])  # field 22; the name, in brackets, may hold anything
 
 
-def _build(made: Lab) -> None:
+def _build(made: Lab, hop_mtu: int) -> None:
     for namespace in made.namespaces:
         namespace.create()
     made.switch.ip("link add bridge type bridge", "link set bridge up")
+    gateway = (GATEWAY_ADDRESS, GATEWAY_ADDRESS6)
     if made.layout is Layout.ROUTED:
-        connect(made.gateway, "wan", made.client, "eth0")
-        keep_awake(made.client, "eth0", made.bpf / "client")
+        _connect_client(made, hop_mtu)
         _plug_in(made, made.gateway, "lan", "gateway")
-        made.gateway.ip(f"address add {GATEWAY_LAN_ADDRESS}/24 dev lan")
-        router = GATEWAY_LAN_ADDRESS
+        _address(made.gateway, "lan", *_GATEWAY_LAN)
+        router = _GATEWAY_LAN
     else:
         _plug_in(made, made.gateway, "wan", "gateway")
         _plug_in(made, made.client, "eth0", "client")
-        router = GATEWAY_ADDRESS
+        _address(made.client, "eth0", CLIENT_ADDRESS, CLIENT_ADDRESS6)
+        _route(made.client, gateway)
+        router = gateway
     keep_awake(made.switch, "gateway", made.bpf / "switch")
-    made.gateway.sysctl(net__ipv4__ip_forward=1, net__ipv4__conf__all__send_redirects=0)
-    made.gateway.ip(f"address add {GATEWAY_ADDRESS}/24 dev wan")
-    made.client.ip(f"address add {CLIENT_ADDRESS}/24 dev eth0", f"route add default via {GATEWAY_ADDRESS}")
+    made.gateway.sysctl(
+        net__ipv4__ip_forward=1, net__ipv4__conf__all__send_redirects=0, net__ipv6__conf__all__forwarding=1
+    )
+    _address(made.gateway, "wan", *gateway)
+    if made.hop:
+        made.gateway.ip("route add 10.3.0.0/24 via 10.1.0.254", "route add fd03::/64 via fd01::254")
     for server in made.servers:
         _plug_in(made, server.namespace, "eth0", server.name)
-        server.namespace.ip(f"address add {server.address}/24 dev eth0", f"route add default via {router}")
+        _address(server.namespace, "eth0", server.address, server.address6)
+        _route(server.namespace, router)
+
+
+def _connect_client(made: Lab, hop_mtu: int) -> None:
+    """To the gateway, or to a router before it."""
+    near = made.hop or made.client
+    connect(made.gateway, "wan", near, "eth0")
+    keep_awake(near, "eth0", made.bpf / "client")
+    if made.hop is None:
+        _address(made.client, "eth0", CLIENT_ADDRESS, CLIENT_ADDRESS6)
+        _route(made.client, (GATEWAY_ADDRESS, GATEWAY_ADDRESS6))
+        return
+    connect(made.hop, "eth1", made.client, "eth0")
+    made.hop.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
+    made.hop.ip(f"link set eth1 mtu {hop_mtu}")
+    made.client.ip(f"link set eth0 mtu {hop_mtu}")
+    _address(made.hop, "eth0", *_HOP)
+    _address(made.hop, "eth1", *_BEHIND_HOP)
+    _address(made.client, "eth0", *_CLIENT_BEHIND_HOP)
+    _route(made.hop, (GATEWAY_ADDRESS, GATEWAY_ADDRESS6))
+    _route(made.client, _BEHIND_HOP)
+
+
+def _address(namespace: Namespace, interface: str, *addresses: IPAddress) -> None:
+    namespace.ip(*(f"address add {address}/{_PREFIX[address.version]} dev {interface}" for address in addresses))
+
+
+def _route(namespace: Namespace, routers: Iterable[IPAddress]) -> None:
+    namespace.ip(*(f"route add default via {router}" for router in routers))
 
 
 def _plug_in(made: Lab, namespace: Namespace, interface: str, port: str) -> None:

@@ -95,7 +95,8 @@ async def _run(kind: str, address: str, port: int, count: int, seconds: float) -
 
 async def _one(kind: str, destination: tuple[str, int], number: int, outcome: Outcome) -> None:
     socket_kind, request = {"http": (socket.SOCK_STREAM, _http), "udp": (socket.SOCK_DGRAM, _udp)}[kind]
-    with socket.socket(socket.AF_INET, socket_kind) as connection:
+    family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
+    with socket.socket(family, socket_kind) as connection:
         connection.setblocking(False)
         try:
             async with asyncio.timeout(_TIMEOUT):

@@ -4,13 +4,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from l4lb.lab.daemon import L4LB, Daemon
 from l4lb.lab.traffic import Outcome, requests
+from l4lb.model import Endpoint, IPAddress
 
 VIP = IPv4Address("10.1.0.100")
+VIP6 = IPv6Address("fd01::100")
+VIPS: dict[int, IPAddress] = {4: VIP, 6: VIP6}
 SEGMENT_PORTS = (80, 53)  # dsr keeps the port, so the backends listen on the VIPs'
 
 
@@ -33,19 +36,29 @@ class Gateway:
         """Ends forwarding."""
         self.lab.gateway.run(L4LB, "unload", "--pins", str(self.daemon.pins))
 
-    def add_vip(self, name: str, address: str, mode: str = "nat", port: int = 8080, servers: range = range(3)) -> None:
-        """Adds a VIP with the lab's servers as backends."""
-        self.daemon.cli("vip", "add", name, address, "--mode", mode)
+    def add_vip(
+        self,
+        name: str,
+        address: str,
+        mode: str = "nat",
+        port: int = 8080,
+        servers: range = range(3),
+        version: int = 4,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        """Adds a VIP with the lab's servers as backends, at their addresses of an IP version."""
+        self.daemon.cli("vip", "add", name, address, "--mode", mode, *options)
         for number in servers:
-            self.daemon.cli("backend", "add", name, f"{self.lab.servers[number].address}:{port}")
+            backend = Endpoint(self.lab.servers[number].address_of(version), port)
+            self.daemon.cli("backend", "add", name, str(backend))
 
-    def http(self, count: int, port: int = 80) -> Outcome:
+    def http(self, count: int, port: int = 80, version: int = 4) -> Outcome:
         """Short requests from the client, each on a fresh connection."""
-        return requests(self.lab.client, "http", str(VIP), port, count)
+        return requests(self.lab.client, "http", str(VIPS[version]), port, count)
 
-    def udp(self, count: int, port: int = 53) -> Outcome:
+    def udp(self, count: int, port: int = 53, version: int = 4) -> Outcome:
         """Datagrams from the client, each from a fresh socket."""
-        return requests(self.lab.client, "udp", str(VIP), port, count)
+        return requests(self.lab.client, "udp", str(VIPS[version]), port, count)
 
     def curl(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Runs curl in the client."""

@@ -3,16 +3,15 @@
 import asyncio
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from l4lb.bench.load import covering, load
 from l4lb.datapath import programs
-from l4lb.datapath.layout import FEATURES, balancer_source
+from l4lb.datapath.layout import FEATURES, Features, balancer_source
 from l4lb.datapath.source import BPF_DIR
 from l4lb.errors import ProgramError
 from l4lb.lab.testbed import Testbed
-from l4lb.model import Mode
 from tests.packet.harness import LIMITS, SEED
 
 
@@ -54,12 +53,12 @@ def test_an_undeclared_function_is_an_error(bed: Testbed) -> None:
     assert "htons" in failure(bed, "bpf_htons(ETH_P_IPV6)", "htons(ETH_P_IPV6)").detail
 
 
-@pytest.mark.parametrize("modes", [(), (Mode.NAT,), (Mode.DSR,), (Mode.NAT, Mode.DSR)], ids=str)
-def test_every_combination_of_switches_loads(bed: Testbed, modes: tuple[Mode, ...]) -> None:
-    folder = Path(f"{bed.pins}/switches{len(list(bed.pins.iterdir()))}")
-    folder.mkdir()
-    asyncio.run(programs.ensure(balancer_source(modes, SEED, folder, LIMITS), folder / "program"))
-    assert (folder / "program").exists()
+@pytest.mark.parametrize("features", covering(3), ids=lambda features: "-".join(sorted(features)) or "none")
+def test_combinations_of_switches_load(features: Features) -> None:
+    """Any three switches with all the values that they can have together; `scripts/bench load --all` walks all."""
+    instructions = load(features)
+    print(f"{instructions:,} instructions")
+    assert instructions < 10_000
 
 
 def test_a_pinned_program_is_not_compiled_again(bed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from l4lb.balance.flowhash import flow_tag
 from l4lb.model import Endpoint, Mode
 from tests.reference.parse import TCP, Kind, Packet
 from tests.reference.services import Server, Services, Target, address_of
@@ -66,14 +67,15 @@ class Pools:
 
     def __init__(self, world: World, services: Services) -> None:
         self._world = world
+        self._numbers = world.numbers or {vip.name: number for number, vip in enumerate(world.config.vips)}
         self._pools: dict[Server, Pool] = {server: Pool(size) for server, size in services.pool_sizes.items()}
 
-    def place(self, packet: Packet, target: Target) -> int | str:
-        """The place of a packet's connection to a backend, a new one if it begins; or the reason why there is none."""
+    def place(self, packet: Packet, target: Target) -> tuple[int, Connection] | str:
+        """The place and connection of a packet to a backend, new if it begins; or the reason why there is none."""
         pool, now = self._pools[target.server], self._world.now()
         client = (packet.source, packet.source_port)
         best, best_silence = 0, 0
-        for place in self._probed(pool, client):
+        for place in _probed(pool, self._home(packet, target, client)):
             connection = pool.places.get(place)
             if connection is None:
                 silence = _FREE
@@ -87,7 +89,7 @@ class Pools:
                 if connection.state in (CLOSING, CLOSED) and packet.protocol == TCP and packet.begins:
                     connection.state = BEGUN  # the port was used again
                 connection.touch(packet, now)
-                return place
+                return place, connection
             elif connection.client == client and target.shared:
                 return "drop_no_port"  # the server could not tell them apart
             else:
@@ -99,19 +101,19 @@ class Pools:
             return "drop_no_connection"
         if not best_silence:
             return "drop_no_port"
-        pool.places[best] = Connection(client, packet.destination_port, target, now)
-        return best
+        connection = Connection(client, packet.destination_port, target, now)
+        pool.places[best] = connection
+        return best, connection
 
     def at(self, target: Target, place: int) -> Connection | None:
-        """The connection at a place, if it lives."""
-        connection = self._pools[target.server].places.get(place)
-        return connection if connection is not None and not connection.is_over(self._world.now()) else None
+        """The connection at a place."""
+        return self._pools[target.server].places.get(place)
 
     def answered(self, packet: Packet, target: Target) -> tuple[int, Connection] | None:
         """The place and connection that an answer belongs to."""
         pool, now = self._pools[target.server], self._world.now()
         client = (packet.destination, packet.destination_port)
-        places = self._probed(pool, client) if target.shared else self._addressed(packet, target, pool)
+        places = _probed(pool, self._hash(client, 0) >> 32) if target.shared else _addressed(packet, target, pool)
         for place in places:
             connection = pool.places.get(place)
             if connection is None or connection.is_over(now) or (target.shared and connection.client != client):
@@ -120,18 +122,29 @@ class Pools:
             return place, connection
         return None
 
-    def _probed(self, pool: Pool, client: tuple[bytes, int]) -> list[int]:
-        home = self._world.flow_hash64(Endpoint(address_of(client[0]), client[1]), 0) >> 32
-        return [home + probe & pool.size - 1 for probe in range(PROBES)]
+    def _home(self, packet: Packet, target: Target, client: tuple[bytes, int]) -> int:
+        """Where the places begin that are looked at. By nat an answer's client has to be enough to find them."""
+        if target.shared:
+            return self._hash(client, 0) >> 32
+        flow = self._hash(client, packet.destination_port)
+        return flow_tag(flow, self._numbers[target.vip.name], self._world.constants) >> 32
 
-    def _addressed(self, packet: Packet, target: Target, pool: Pool) -> list[int]:
-        """The place that an answer's destination stands for, if it is one of the pool's."""
-        if not target.source or packet.destination[:-4] != target.source[:-4]:
-            return []
-        number = int.from_bytes(packet.destination[-4:], "big") - int.from_bytes(target.source[-4:], "big")
-        offset = packet.destination_port - FIRST_PORT
-        place = number * PORTS + offset
-        return [place] if number >= 0 and 0 <= offset < PORTS and place < pool.size else []
+    def _hash(self, client: tuple[bytes, int], port: int) -> int:
+        return self._world.flow_hash64(Endpoint(address_of(client[0]), client[1]), port)
+
+
+def _probed(pool: Pool, home: int) -> list[int]:
+    return [home + probe & pool.size - 1 for probe in range(PROBES)]
+
+
+def _addressed(packet: Packet, target: Target, pool: Pool) -> list[int]:
+    """The place that an answer's destination stands for, if it is one of the pool's."""
+    if not target.source or packet.destination[:-4] != target.source[:-4]:
+        return []
+    number = int.from_bytes(packet.destination[-4:], "big") - int.from_bytes(target.source[-4:], "big")
+    offset = packet.destination_port - FIRST_PORT
+    place = number * PORTS + offset
+    return [place] if number >= 0 and 0 <= offset < PORTS and place < pool.size else []
 
 
 def source_at(target: Target, place: int) -> tuple[bytes, int]:

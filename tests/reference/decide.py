@@ -3,14 +3,14 @@
 from l4lb.model import Endpoint, Mode, Protocol
 from tests.reference import answer
 from tests.reference.connections import Connection, Pools, source_at
-from tests.reference.fragments import Fragments, Whose
+from tests.reference.fragments import Fragments, Place
 from tests.reference.leave import Exit, exit_by, is_addressed_to_us
 from tests.reference.mss import clamp
 from tests.reference.parse import Kind, Packet, is_sound, parse
 from tests.reference.services import Owner, Services, Target, address_of, longest
 from tests.reference.translate import Translation, emptied, translated
 from tests.reference.tunnel import encapsulated
-from tests.reference.world import Hop, Outcome, Verdict, World, ended
+from tests.reference.world import Hop, Outcome, Verdict, Way, World, ended
 
 
 class Reference:
@@ -73,57 +73,57 @@ class Reference:
             return "drop_no_backend"
         owner = Owner(self._services.target(vip, chosen), "to_vip", packet.destination_port)
         if packet.kind is Kind.FIRST_FRAGMENT:
-            self._fragments.remember(packet, "to_vip", Whose(owner.target))
+            self._fragments.remember(packet, "to_vip", owner.target)
         return owner
 
     def _identify_answer(self, packet: Packet, ingress: int) -> Owner | str:
         target = self._services.answering(packet.source, packet.source_port, packet.protocol)
         if target is None:
             return "pass_not_vip"
-        place: int | None = None
-        connection: Connection | None = None
+        place: Place | None = None
         if target.by_connection:
             found = self._pools.answered(packet, target)
             if found is not None:
-                place, connection = found
-                target = connection.target
+                place = Place(*found)
+                target = place.connection.target
             elif target.vip.mode is Mode.FULLNAT:
                 return "pass_not_vip"  # the gateway's own, as its probes are
         reason = self._judge(packet, ingress)
         if reason is not None:
             return reason
-        if connection is None and target.endpoint.port and not target.vip.service.is_single:
+        if place is None and target.endpoint.port and not target.vip.service.is_single:
             return "drop_no_connection"  # nothing tells the port that the client knows
         if packet.kind is Kind.FIRST_FRAGMENT:
-            by_fullnat = connection if target.vip.mode is Mode.FULLNAT else None
-            self._fragments.remember(packet, "from_backend", Whose(target, by_fullnat, place))
-        return _answer_of(target, connection, packet.source_port)
+            self._fragments.remember(packet, "from_backend", target)
+            if place is not None and target.vip.mode is Mode.FULLNAT:
+                self._fragments.remember_place(packet, "from_backend", place)
+        return _answer_of(target, place.connection if place is not None else None, packet.source_port)
 
     def _identify_fragment(self, packet: Packet, ingress: int) -> Owner | str:
-        owner = self._recalled_to_vip(packet) or self._recalled_from_backend(packet)
+        owner = self._recalled(packet, "to_vip") or self._recalled(packet, "from_backend")
         if owner is None and packet.destination not in self._services.addresses:
             return "pass_fragment"
         reason = self._judge(packet, ingress)
         if reason is not None:
             return reason
-        return owner if owner is not None else "drop_fragment"
+        if owner is None:
+            return "drop_fragment"
+        return self._placed(packet, owner) if owner.target.vip.mode is Mode.FULLNAT else owner
 
-    def _recalled_to_vip(self, packet: Packet) -> Owner | None:
-        whose = self._fragments.recall(packet, "to_vip")
-        if whose is None or not self._still_there(whose):
-            return None
-        return Owner(whose.target, "to_vip", place=whose.place)
+    def _recalled(self, packet: Packet, way: Way) -> Owner | None:
+        target = self._fragments.recall(packet, way)
+        return Owner(target, way) if target is not None else None
 
-    def _recalled_from_backend(self, packet: Packet) -> Owner | None:
-        whose = self._fragments.recall(packet, "from_backend")
-        if whose is None or not self._still_there(whose):
-            return None
-        return _answer_of(whose.target, whose.connection, 0)
-
-    def _still_there(self, whose: Whose) -> bool:
-        if whose.connection is None or whose.place is None:
-            return True
-        return self._pools.at(whose.target, whose.place) is whose.connection
+    def _placed(self, packet: Packet, owner: Owner) -> Owner | str:
+        """A later fragment by fullnat goes with the connection of its first one."""
+        place = self._fragments.recall_place(packet, owner.way)
+        if owner.way == "to_vip":
+            owner.place = place.number if place is not None else None
+            return owner if place is not None else "drop_fragment"
+        if place is None or self._pools.at(owner.target, place.number) is not place.connection:
+            return "pass_fragment"  # it may be the gateway's own
+        owner.client = place.connection.client
+        return owner
 
     # From a client to a backend
 
@@ -141,16 +141,14 @@ class Reference:
             return ended("drop_no_egress", packet.frame)
         clamp(packet, frame, vip.mss)
         if target.by_connection and packet.kind is not Kind.LATER_FRAGMENT:
-            place = self._pools.place(packet, target)
-            if isinstance(place, str):
-                return ended(place, packet.frame)
+            found = self._pools.place(packet, target)
+            if isinstance(found, str):
+                return ended(found, packet.frame)
+            place = Place(*found)
             if vip.mode is Mode.FULLNAT:
-                owner.place = place
+                owner.place = place.number
                 if packet.kind is Kind.FIRST_FRAGMENT:
-                    whose = Whose(target, self._pools.at(target, place), place)
-                    self._fragments.remember(packet, "to_vip", whose)
-        if vip.mode is Mode.FULLNAT and owner.place is None:
-            return ended("drop_fragment", packet.frame)  # its first one was not forwarded either
+                    self._fragments.remember_place(packet, "to_vip", place)
         if vip.mode.tunnels:
             outer, v6 = encapsulated(packet, target, self._flow(packet), frame)
             return self._forwarded(owner, way, way.frame(outer, v6), ingress)

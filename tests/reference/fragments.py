@@ -13,22 +13,22 @@ TICKS = 0xFFFFFF
 PER_LINE = 4
 ANY_DATAGRAM = 1 << 40
 _WORD = (1 << 64) - 1
-_WAYS = {"to_vip": 1, "from_backend": 2}
+_WAYS: dict[Way, int] = {"to_vip": 1, "from_backend": 2}
+_PLACE = 16  # added to a way: a record of the connection
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
-    """What a first fragment tells of the others; fullnat's go by the connection, which is at a place, if it has one."""
+class Place:
+    """Where the connection of a datagram by fullnat is."""
 
-    target: Target
-    connection: Connection | None = None
-    place: int | None = None
+    number: int
+    connection: Connection
 
 
 @dataclass(slots=True)
 class _Record:
     key: tuple[object, ...]
-    whose: Whose
+    told: Target | Place
     seen: int
 
 
@@ -40,28 +40,34 @@ class Fragments:
         self._unbounded: dict[tuple[object, ...], _Record] = {}
         self._lines: dict[int, list[_Record | None]] = {}
 
-    def remember(self, packet: Packet, way: Way, whose: Whose) -> None:
-        """Records what a first fragment tells: of its own datagram, and of any between its addresses.
+    def remember(self, packet: Packet, way: Way, target: Target) -> None:
+        """Records whose a first fragment is: for its own datagram, and for any between its addresses."""
+        self._write(packet, _WAYS[way], packet.datagram, target)
+        self._write(packet, _WAYS[way], ANY_DATAGRAM, target)
 
-        By fullnat many clients have one address, so there an answer tells of its own datagram only.
+    def remember_place(self, packet: Packet, way: Way, place: Place) -> None:
+        """Records which connection a first fragment belongs to.
+
+        By fullnat the gateway's address stands for many clients, so an answer tells of its own datagram only.
         """
-        self._write(packet, way, packet.datagram, whose)
-        if way == "to_vip" or whose.connection is None:
-            self._write(packet, way, ANY_DATAGRAM, whose)
+        self._write(packet, _WAYS[way] + _PLACE, packet.datagram, place)
+        if way == "to_vip":
+            self._write(packet, _WAYS[way] + _PLACE, ANY_DATAGRAM, place)
 
-    def recall(self, packet: Packet, way: Way) -> Whose | None:
+    def recall(self, packet: Packet, way: Way) -> Target | None:
         """Whose a later fragment is, if its first one or another datagram's told lately."""
-        for datagram in (packet.datagram, ANY_DATAGRAM):
-            record = self._read(packet, way, datagram)
-            if record is not None:
-                return record.whose
-        return None
+        told = self._read(packet, _WAYS[way], packet.datagram) or self._read(packet, _WAYS[way], ANY_DATAGRAM)
+        return told if isinstance(told, Target) else None
 
-    def _key(self, packet: Packet, way: Way, datagram: int) -> tuple[object, ...]:
-        return way, packet.source, packet.destination, datagram
+    def recall_place(self, packet: Packet, way: Way) -> Place | None:
+        """Which connection it belongs to."""
+        told = self._read(packet, _WAYS[way] + _PLACE, packet.datagram)
+        if told is None and way == "to_vip":
+            told = self._read(packet, _WAYS[way] + _PLACE, ANY_DATAGRAM)
+        return told if isinstance(told, Place) else None
 
-    def _read(self, packet: Packet, way: Way, datagram: int) -> _Record | None:
-        key, now = self._key(packet, way, datagram), self._world.now()
+    def _read(self, packet: Packet, way: int, datagram: int) -> Target | Place | None:
+        key, now = (way, packet.source, packet.destination, datagram), self._world.now()
         if self._world.fragment_lines:
             line = self._lines.get(self._line(packet, way, datagram), [])
             record = next((record for record in line if record is not None and record.key == key), None)
@@ -70,23 +76,23 @@ class Fragments:
         if record is None or now - record.seen & TICKS > LIFE:
             return None
         record.seen = now
-        return record
+        return record.told
 
-    def _write(self, packet: Packet, way: Way, datagram: int, whose: Whose) -> None:
-        record = _Record(self._key(packet, way, datagram), whose, self._world.now())
+    def _write(self, packet: Packet, way: int, datagram: int, told: Target | Place) -> None:
+        record = _Record((way, packet.source, packet.destination, datagram), told, self._world.now())
         if not self._world.fragment_lines:
             self._unbounded[record.key] = record
             return
         line = self._lines.setdefault(self._line(packet, way, datagram), [None] * PER_LINE)
         line[_place_for(record, line)] = record
 
-    def _line(self, packet: Packet, way: Way, datagram: int) -> int:
+    def _line(self, packet: Packet, way: int, datagram: int) -> int:
         """Where the program has a record: it finds room in that line or makes it there."""
         _, _, middle, last = self._world.constants
         high, low = _words(packet.destination)
         value = self._world.flow_hash64(Endpoint(address_of(packet.source), 0), 0) ^ low
         value = (value ^ value >> 32) * middle & _WORD ^ high
-        value = (value ^ value >> 32) * last & _WORD ^ (datagram << 8 | _WAYS[way])
+        value = (value ^ value >> 32) * last & _WORD ^ (datagram << 8 | way)
         value = (value ^ value >> 32) * middle & _WORD
         return (value ^ value >> 32) >> 32 & self._world.fragment_lines - 1
 

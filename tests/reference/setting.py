@@ -106,6 +106,7 @@ def world(vips: tuple[Vip, ...] = VIPS, now: Callable[[], int] = lambda: 1000, *
         choose=_first,
         flow_hash64=lambda client, port: flow_hash64(client, port, CONSTANTS),
         now=now,
+        constants=CONSTANTS,
     )
     return replace(made, **more)
 

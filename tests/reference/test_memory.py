@@ -6,6 +6,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from l4lb.balance.flowhash import flow_tag
 from l4lb.model import Mode
 from tests.reference import Reference
 from tests.reference import setting as s
@@ -27,14 +28,17 @@ def syn(client: int, vip: str = "192.0.2.11", port: int = 80, flags: str = "S") 
     return s.incoming(s.ip(s.CLIENT, vip) / TCP(sport=client, dport=port, flags=flags))
 
 
-def pool_port(client: str, port: int, probe: int = 0, size: int = 256) -> int:
-    """The port that fullnat sends from for the probe-th place that a client hashes to."""
-    return 16_384 + ((s.hash_of(client, port, 0) >> 32) + probe) % size
+def pool_port(vip: str, client: str, port: int, service_port: int, number: int | None = None) -> int:
+    """The port that fullnat sends from for the first of the 256 places that a flow hashes to."""
+    if number is None:
+        number = next(at for at, configured in enumerate(s.VIPS) if configured.name == vip)
+    tag = flow_tag(s.hash_of(client, port, service_port), number, s.CONSTANTS)
+    return 16_384 + (tag >> 32) % 256
 
 
 def test_fullnat_there_and_back() -> None:
     reference = Reference(s.world())
-    port = pool_port(s.CLIENT, 4000)
+    port = pool_port("fullnat", s.CLIENT, 4000, 80)
     there = s.to_backend(s.ip(s.GATEWAY, "10.2.0.11", 63) / TCP(sport=port, dport=8080, flags="S"))
     assert s.run(reference, syn(4000)).frame == bytes(there)
     answer = s.incoming(s.ip("10.2.0.11", s.GATEWAY) / TCP(sport=8080, dport=port, flags="SA"), s.BACKEND_MAC)
@@ -46,7 +50,7 @@ def test_an_error_about_a_fullnat_connection_goes_to_the_backend_as_the_gateways
     reference = Reference(s.world())
     s.run(reference, syn(4000))
     quote = s.ip("192.0.2.11", s.CLIENT) / TCP(sport=80, dport=4000)
-    inner = s.ip("10.2.0.11", s.GATEWAY) / TCP(sport=8080, dport=pool_port(s.CLIENT, 4000))
+    inner = s.ip("10.2.0.11", s.GATEWAY) / TCP(sport=8080, dport=pool_port("fullnat", s.CLIENT, 4000, 80))
     outcome = s.run(reference, s.incoming(s.ip("10.9.9.9", "192.0.2.11") / ICMP(type=3) / Raw(bytes(quote))))
     expected = s.to_backend(s.ip(s.GATEWAY, "10.2.0.11", 63) / ICMP(type=3) / Raw(bytes(inner)))
     assert s.shown(outcome.frame) == s.shown(bytes(expected))
@@ -58,7 +62,7 @@ def test_fullnat_answers_to_another_address_are_not_ours() -> None:
     reference = Reference(s.world())
     s.run(reference, syn(4000))
     for address in ("10.2.0.2", "10.6.0.1", "74.2.0.1"):
-        packet = s.ip("10.2.0.11", address) / TCP(sport=8080, dport=pool_port(s.CLIENT, 4000))
+        packet = s.ip("10.2.0.11", address) / TCP(sport=8080, dport=pool_port("fullnat", s.CLIENT, 4000, 80))
         assert s.run(reference, s.incoming(packet)).reason == "pass_not_vip"
 
 
@@ -66,7 +70,7 @@ def test_an_answer_by_fullnat_that_is_too_long_is_told_to_the_backend() -> None:
     """The kernel would take it for its own and reset the connection."""
     reference = Reference(s.world())
     s.run(reference, s.incoming(s.ip(s.SLOW_CLIENT, "192.0.2.11") / TCP(sport=4000, dport=80, flags="S")))
-    port = pool_port(s.SLOW_CLIENT, 4000)
+    port = pool_port("fullnat", s.SLOW_CLIENT, 4000, 80)
     packet = s.ip("10.2.0.11", s.GATEWAY, flags="DF") / TCP(sport=8080, dport=port) / Raw(b"x" * 1361)
     outcome = s.run(reference, s.incoming(packet, s.BACKEND_MAC))
     told = s.ip(s.GATEWAY, "10.2.0.11", id=0) / ICMP(type=3, code=4, nexthopmtu=1400) / Raw(bytes(packet)[:128])
@@ -95,17 +99,19 @@ def test_a_port_that_is_used_again_begins_anew() -> None:
 
 
 def test_no_place_is_left() -> None:
-    """All places that a client hashes to are of connections that live; one that only began gives way."""
-    vip = s.vip("fullnat", "192.0.2.11:1-100", Mode.FULLNAT, "10.2.0.11", pool=256)
-    reference = Reference(s.world((vip,)))
-    for port in range(1, 9):
-        s.run(reference, syn(4000, port=port))
-        s.run(reference, syn(4000, port=port, flags="A"))
-    assert s.run(reference, syn(4000, port=9)).reason == "drop_no_port"
-    reference = Reference(s.world((vip,)))
-    for port in range(1, 9):
-        s.run(reference, syn(4000, port=port))
-    assert Ether(s.run(reference, syn(4000, port=9)).frame)[TCP].sport == pool_port(s.CLIENT, 4000)
+    """All places that a flow hashes to are of connections that live; one that only began gives way."""
+    vip = s.vip("fullnat", "192.0.2.11:*", Mode.FULLNAT, "10.2.0.11", pool=256)
+    ports = range(1, 4097)  # 16 for each place
+    outcomes = {}
+    for flags in ("SA", "S"):
+        reference = Reference(s.world((vip,)))
+        for port in ports:
+            for flag in flags:
+                s.run(reference, syn(4000, port=port, flags=flag))
+        outcomes[flags] = s.run(reference, syn(4000, port=5000))
+    assert outcomes["SA"].reason == "drop_no_port"
+    sent_from = Ether(outcomes["S"].frame)[TCP].sport
+    assert sent_from == pool_port("fullnat", s.CLIENT, 4000, 5000, number=0)
 
 
 def test_a_shared_servers_answers_are_the_vips_that_was_asked() -> None:
@@ -164,7 +170,7 @@ def whole(frames: list[bytes]) -> bytes:
         ),
         (
             s.ip(s.CLIENT6, "2001:db8::11") / UDP(sport=4000, dport=53) / LONG,
-            s.ip(s.GATEWAY6, "fd02::11") / UDP(sport=pool_port(s.CLIENT6, 4000), dport=53) / LONG,
+            s.ip(s.GATEWAY6, "fd02::11") / UDP(sport=pool_port("fullnat6-udp", s.CLIENT6, 4000, 53), dport=53) / LONG,
         ),
     ],
     ids=["nat", "nat, v6", "fullnat, v6"],
@@ -182,7 +188,7 @@ def test_later_fragments_follow_the_first(sent: Packet, expected: Packet, lines:
 def test_fragments_of_a_fullnat_answer_go_to_their_client() -> None:
     reference = Reference(s.world())
     s.run(reference, s.incoming(s.ip(s.CLIENT6, "2001:db8::11") / UDP(sport=4000, dport=53)))
-    port = pool_port(s.CLIENT6, 4000)
+    port = pool_port("fullnat6-udp", s.CLIENT6, 4000, 53)
     answer = s.ip("fd02::11", s.GATEWAY6) / UDP(sport=53, dport=port) / LONG
     frames = [s.run(reference, s.incoming(piece, s.BACKEND_MAC)).frame for piece in pieces(answer)]
     expected = s.ip("2001:db8::11", s.CLIENT6) / UDP(sport=53, dport=4000) / LONG

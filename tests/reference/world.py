@@ -72,7 +72,8 @@ class World:
         may_answer: whether the limit on answers to what is too long lets another one through.
         now: ticks of 2**30 ns.
         fragment_lines: of the program's table of fragments; 0: it never forgets for want of room.
-        constants: of the flow hash; needed with `fragment_lines`.
+        constants: of the flow hash; needed for fullnat, and with `fragment_lines`.
+        numbers: of the VIPs in the maps, by name; None: in the order of `config`.
     """
 
     config: Config
@@ -88,6 +89,7 @@ class World:
     now: Callable[[], int] = _ticks
     fragment_lines: int = 0
     constants: Constants = (0, 1, 1, 1)
+    numbers: Mapping[str, int] | None = None
 
     @property
     def switches(self) -> Collection[str]:

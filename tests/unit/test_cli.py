@@ -6,13 +6,24 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
+import msgpack
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
 
-from l4lb.changes import CHANGES, apply_change
+from l4lb import wire
+from l4lb.balance.explain import Why
+from l4lb.changes import CHANGES, apply_change, parse_question
+from l4lb.cli import cli, common, explain, render
 from l4lb.model import Config, Endpoint, Mode
-from l4lb.view import Interface, Live, Traffic, backend_list_view, status_view, vip_list_view
+from l4lb.options import RunOptions
+from l4lb.view import Interface, Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
 from tests.unit.serving import serving
+from tests.unit.strategies import configs
 
 L4LB = Path(sys.executable).with_name("l4lb")
 
@@ -27,6 +38,12 @@ class FakeDaemon:
         if operation in CHANGES:
             self.config = apply_change(self.config, operation, arguments)
             return None
+        if operation == "explain":
+            question = parse_question(arguments)
+            vip = self.config.vip_for(question.service, question.protocol)
+            assert vip is not None
+            backend = vip.backends[0].endpoint if vip.backends else None
+            return explain_view(vip, backend, Why.SETTLED if backend else Why.NO_BACKEND, "a next hop")
         live = Live(
             version="0.0",
             uptime_seconds=3700,
@@ -34,6 +51,8 @@ class FakeDaemon:
             traffic={("web", Endpoint.parse("10.0.0.1:8080")): Traffic(1234, 5_000_000, 10, 2_500_000_000)},
             retired={"web": Traffic(1, 1, 1, 1)},
             next_hops={("web", Endpoint.parse("10.0.0.1:8080")): "02:00:00:00:00:01 on eth0"},
+            open_connections={("chosen", Endpoint.parse("[2001:db8:2::1]", 0)): 5_000},
+            settling=frozenset({"chosen"}),
             reasons={"pass_not_vip": 7, "drop_no_backend": 0},
         )
         if operation == "vip.list":
@@ -122,6 +141,140 @@ def test_lists(socket: Path) -> None:
     assert len(json.loads(l4lb(socket, "backend", "list", "web", "--json").stdout)) == 2
 
 
+@pytest.fixture
+def chosen(socket: Path) -> Iterator[list[str]]:
+    """A VIP of an IPv6 address, a range of ports and settings of its own."""
+    place = "[2001:db8::10]:8000-8999/tcp"
+    settings = (
+        "--mode fullnat --scheduler source-hash --client-prefix 64 --source fd00::100/126 --source 10.9.0.0/30"
+        " --pool 65536 --mss 1400 --idle-timeout 90 --gue-port 7000"
+    )
+    for line in (f"vip add chosen {place} {settings}", "backend add chosen [2001:db8:2::1]"):
+        done = l4lb(socket, *line.split())
+        assert (done.returncode, done.stderr) == (0, "")
+    yield [
+        "clients by /64", "from fd00::100/126 and 10.9.0.0/30", "pool 65536", "MSS 1400", "idle after 1m 30s",
+    ]  # fmt: skip
+    assert l4lb(socket, "vip", "remove", "chosen").returncode == 0
+
+
+def test_what_was_chosen_is_told(socket: Path, chosen: list[str]) -> None:
+    """And only that: a port for GUE means nothing in mode fullnat."""
+    header, first, second = l4lb(socket, "vip", "list").stdout.splitlines()
+    assert header.split()[-1] == "SETTINGS"
+    assert first[header.index("SETTINGS") :] == ", ".join(chosen)
+    assert first.split()[:7] == ["chosen", "[2001:db8::10]:8000-8999/tcp", "fullnat", "source-hash", "1", "of", "1"]
+    assert second.endswith("5.0 MB"), "nothing is told of a VIP that is as they always are"
+    lines = l4lb(socket, "status").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("chosen"))
+    assert lines[at] == (
+        f"chosen  [2001:db8::10]:8000-8999/tcp  fullnat, source-hash, {', '.join(chosen)}  0 packets, 0 B, settling"
+    )
+    assert [line.split()[:4] for line in lines[at + 1 : at + 3]] == [
+        ["BACKEND", "WEIGHT", "STATE", "OPEN"], ["[2001:db8:2::1]", "1", "unknown", "5,000"],
+    ]  # fmt: skip
+
+
+def test_json_of_a_range_of_ports(socket: Path, chosen: list[str]) -> None:
+    view = json.loads(l4lb(socket, "vip", "list", "--json").stdout)[0]
+    assert (view["address"], view["port"], view["last_port"]) == ("2001:db8::10", 8000, 8999)
+    assert (view["sources"], view["gue_port"]) == (["fd00::100/126", "10.9.0.0/30"], 7000)
+    (backend,) = view["backends"]
+    assert (backend["address"], backend["port"], backend["open_connections"]) == ("2001:db8:2::1", None, 5_000)
+
+
+def test_settings_are_taken_back(socket: Path, chosen: list[str]) -> None:
+    line = "vip set chosen --no-source --pool 256 --mss 0 --client-prefix 0"
+    assert l4lb(socket, *line.split()).returncode == 0
+    view = json.loads(l4lb(socket, "vip", "list", "--json").stdout)[0]
+    assert (view["sources"], view["pool"], view["mss"], view["client_prefix"]) == ([], 256, 0, 0)
+    assert view["idle_timeout"] == 90, "what was not given stays"
+
+
+def test_backends_of_ipv6_are_in_brackets(socket: Path, chosen: list[str]) -> None:
+    for line in (
+        "backend add chosen [2001:db8:2::2]:80 --weight 3",
+        "backend set chosen [2001:db8:2::2]:80 --weight 4",
+        "backend list chosen",
+        "backend remove chosen [2001:db8:2::2]:80",
+    ):
+        done = l4lb(socket, *line.split())
+        assert (done.returncode, done.stderr) == (0, ""), line
+        if "list" in line:
+            assert done.stdout.splitlines()[2].split()[:2] == ["[2001:db8:2::2]:80", "4"]
+
+
+def test_explain(socket: Path, chosen: list[str]) -> None:
+    done = l4lb(socket, "explain", "tcp", "[2001:db8:9::1]:4000", "[2001:db8::10]:8080")
+    assert done.stdout.splitlines() == [
+        "VIP chosen: [2001:db8:2::1] (settled: all flows in its slot are at this backend)",
+        "next hop a next hop",
+    ]
+    done = l4lb(socket, "explain", "tcp", "10.1.0.2:4000", "192.0.2.10:80", "--syn", "--json")
+    assert json.loads(done.stdout) == {
+        "vip": "web", "backend": "10.0.0.1:8080", "why": "settled", "next_hop": "a next hop",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("why", Why)
+def test_each_why_is_put_into_words(why: Why) -> None:
+    answer = {"vip": "web", "backend": None, "why": str(why), "next_hop": None}
+    with patch.object(common, "call", return_value=answer):
+        done = CliRunner().invoke(explain.explain, ["tcp", "10.1.0.2:4000", "192.0.2.10:80"], catch_exceptions=False)
+    assert done.output.startswith(f"VIP web: {'no backend' if why == 'no_backend' else 'one of its backends'} ({why}: ")
+
+
+@given(configs)
+def test_every_configuration_can_be_typed(config: Config) -> None:
+    """Each setting has an option, and what the daemon gets by it is what was meant."""
+    typed = Config(seed=config.seed)
+
+    def call(operation: str, **arguments: object) -> None:
+        nonlocal typed
+        received = wire.open_request(msgpack.unpackb(wire.encode_request(operation, arguments)[4:]))
+        typed = apply_change(typed, *received)
+
+    lines: list[list[str]] = []
+    for vip in config.vips:
+        options = {
+            "mode": vip.mode, "scheduler": vip.scheduler, "idle-timeout": vip.idle_timeout, "gue-port": vip.gue_port,
+            "mss": vip.mss, "client-prefix": vip.client_prefix, "pool": vip.pool,
+        }  # fmt: skip
+        words = [f"--{name}={value}" for name, value in options.items()]
+        words += [f"--source={source}" for source in vip.sources]
+        lines.append(["vip", "add", vip.name, str(vip), *words])
+        lines += [
+            ["backend", "add", vip.name, str(backend.endpoint), f"--weight={backend.weight}"]
+            for backend in vip.backends
+        ]
+    with patch.object(common, "call", call):
+        for line in lines:
+            CliRunner().invoke(cli, line, catch_exceptions=False, standalone_mode=False)
+    assert typed == config
+
+
+@given(configs)
+def test_every_configuration_can_be_shown(config: Config) -> None:
+    """From the JSON that the daemon sends, with every VIP and backend as it would be typed."""
+    view: Any = json.loads(json.dumps(status_view(config, Live("0.0", 1.0, (Interface("eth0", "native"),)))))
+    shown: list[str] = []
+    with patch.object(render.click, "echo", lambda text="", **_: shown.append(text)):
+        render.status(view)
+        render.vips(view["vips"])
+    words = " ".join(shown).split()
+    for vip in config.vips:
+        assert words.count(str(vip)) == 2, "in the status and in the list"
+        assert all(str(backend.endpoint) in words for backend in vip.backends)
+
+
+@pytest.mark.parametrize(("words", "echo"), [([], True), (["--echo"], True), (["--no-echo"], False)])
+def test_run_takes_pings_or_leaves_them(words: list[str], echo: bool) -> None:
+    options: list[RunOptions] = []
+    with patch.dict(sys.modules, {"l4lb.daemon": SimpleNamespace(run=options.append)}):
+        CliRunner().invoke(cli, ["run", "--interface", "eth0", *words], catch_exceptions=False, standalone_mode=False)
+    assert [given.echo for given in options] == [echo]
+
+
 def test_changing_commands_say_nothing_to_scripts(socket: Path) -> None:
     for line in ("vip add other 192.0.2.11:53/udp --mode dsr", "vip set other --mode nat", "vip remove other"):
         done = l4lb(socket, *line.split())
@@ -137,9 +290,23 @@ BAD = [
     ("vip add new 192.0.2.9:70000/tcp", 2, "port '70000' is not between 1 and 65535"),
     ("vip add new 192.0.2.300:80/tcp", 2, "'192.0.2.300' is no IP address"),
     ("vip add new 192.0.2.9:80/tcp --mode fly", 2, "'fly' is not one of 'nat', 'fullnat', 'dsr', 'ipip', 'gue'"),
+    ("vip add new 2001:db8::1:80/tcp", 2, "put an IPv6 address in brackets, as in [2001:db8::1]:80"),
+    ("vip add new [2001:db8::1]:90-80/tcp", 2, "ports 90-80 end before they begin"),
+    ("vip add new 192.0.2.9:80/tcp --mode ipip --source 10.0.0.1/28", 2, "'10.0.0.1/28' is no network"),
+    ("vip add new 192.0.2.9:80/tcp --source 10.9.0.0/28", 2, "mode nat of VIP new keeps the client's address"),
+    ("vip add new 192.0.2.9:80/tcp --gue-port 0", 2, "0 is not in the range 1<=x<=65535"),
+    ("vip add new 192.0.2.9:80/tcp --mss 87", 2, "MSS 87 of VIP new is not between 88 and 65495 bytes"),
+    ("vip add new 192.0.2.9:80/tcp --mss 65496", 2, "65496 is not in the range 0<=x<=65495"),
+    ("vip add new 192.0.2.9:80/tcp --client-prefix 24", 2, "VIP new goes by no client prefix"),
+    ("vip add new 192.0.2.9:80/tcp --client-prefix 129", 2, "129 is not in the range 0<=x<=128"),
+    ("vip add new 192.0.2.9:80/tcp --mode fullnat --pool 1000", 2, "'1000' is not one of '256', '512'"),
+    ("vip add new 192.0.2.9:80/tcp --mode fullnat --pool 32768", 2, "pool 32768 of VIP new is larger than the 16384"),
     ("vip add new", 2, "Missing argument"),
     ("vip remove wev", 1, "there is no VIP 'wev': did you mean web?"),
     ("vip set web", 2, "nothing to set"),
+    ("vip set web --source 10.9.0.0/30 --no-source", 2, "--source and --no-source cannot both be"),
+    ("backend add web 2001:db8::1", 2, "put an IPv6 address in brackets"),
+    ("backend add web [2001:db8::1]", 2, "is of another family than the VIP"),
     ("backend add web 10.0.0.3 --weight -1", 2, "-1 is not in the range 0<=x<=65535"),
     ("backend add web 10.0.0.3 --weight many", 2, "'many' is not a valid integer"),
     ("backend add web 192.0.2.10", 2, "has the address of its VIP web"),
@@ -148,6 +315,8 @@ BAD = [
     ("backend set web 10.0.0.1:8080", 2, "Missing option '--weight'"),
     ("backend list nope", 1, "there is no VIP 'nope'"),
     ("explain tcp 10.1.0.2 192.0.2.10:80", 2, "address '10.1.0.2' has no port"),
+    ("explain tcp 2001:db8::1:4000 192.0.2.10:80", 2, "put an IPv6 address in brackets"),
+    ("explain tcp 10.1.0.2:4000 [2001:db8::10]", 2, "address '[2001:db8::10]' has no port"),
     ("explain icmp 10.1.0.2:1 192.0.2.10:80", 2, "'icmp' is not one of"),
     ("explain udp 10.1.0.2:4000 192.0.2.10:80 --syn", 2, "only a TCP packet can be a SYN"),
     ("frobnicate", 2, "No such command 'frobnicate'"),

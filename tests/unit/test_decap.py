@@ -63,7 +63,7 @@ def test_no_vips(address: str, says: str) -> None:
 
 
 def test_no_vip_at_all() -> None:
-    with pytest.raises(L4lbError, match="loopback.*--vip"):
+    with pytest.raises(L4lbError, match=r"loopback.*--vip"):
         chosen_vips([], Host({}, addresses("10.0.0.1"), frozenset()))
 
 
@@ -71,7 +71,7 @@ def test_as_many_vips_as_there_is_room_for() -> None:
     host = Host({}, frozenset(), frozenset())
     vips = [ip_address(0x0A000000 + number) for number in range(max_vips() + 1)]
     assert len(chosen_vips(vips[1:], host)) == 1024
-    with pytest.raises(UsageError, match="1,025 VIPs .* 1,024 fit"):
+    with pytest.raises(UsageError, match=r"1,025 VIPs .* 1,024 fit"):
         chosen_vips(vips, host)
 
 

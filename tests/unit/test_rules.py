@@ -36,7 +36,20 @@ B = "10.0.0.1:8080"
 
 KEPT = {
     "nothing": [],
+    "the longest name": [vip("0" + 62 * "_"), vip("a.b-c", V6)],
     "IPv6": [vip("web", V6, "[2001:db8:2::1]:8080")],
+    "addresses beside those of no host": [
+        vip(str(number), f"{address}:80/tcp")
+        for number, address in enumerate(
+            (
+                "126.255.255.255", "128.0.0.0", "169.254.0.1", "223.255.255.255", "255.255.255.254",
+                "[::2]", "[fe00::1]", "[fec0::1]",
+            )
+        )
+    ],
+    "an address beside IPv4 in disguise": [vip(at="[::fffe:192.0.2.1]:80/tcp")],
+    "the edges of idle timeouts": [vip(idle_timeout=1), vip("b", V6, idle_timeout=604_800)],
+    "the edges of GUE's ports": [vip(gue_port=1), vip("b", V6, gue_port=65_535)],
     "all modes at one address": [
         vip(str(mode), f"192.0.2.10:{8000 + number}/tcp", f"10.0.0.{number}", mode=mode)
         for number, mode in enumerate(Mode, 1)
@@ -52,7 +65,40 @@ KEPT = {
     "the largest pool of one address": [vip(mode=FULLNAT, pool=16_384)],
     "a large pool that no fullnat uses": [vip(mode=NAT, pool=65_536)],
     "the edges of MSS": [vip("a", mss=88), vip("b", "192.0.2.11:80/tcp", mss=65_495)],
-    "a client network": [vip("a", V6, scheduler=HASH, client_prefix=128)],
+    "a client network": [
+        vip("a", V6, scheduler=HASH, client_prefix=128), vip("b", scheduler=HASH, client_prefix=32),
+    ],
+    "whole clients": [vip(scheduler=HASH, client_prefix=0)],
+    "the edges of pools": [vip(mode=FULLNAT, pool=256), vip("b", V6, mode=FULLNAT, sources="fd00::/122", pool=65_536)],
+    "a source in each mode that sends from one": [
+        vip(str(mode), f"192.0.2.1:{port}/tcp", mode=mode, sources="10.9.0.0/30 fd00::/122")
+        for port, mode in enumerate((FULLNAT, IPIP, GUE), 1)
+    ],
+    "the edges of weights": [
+        replace(vip(), backends=(Backend(Endpoint.parse(B), 0), Backend(Endpoint.parse("10.0.0.2:80"), 65_535)))
+    ],
+    "two ports of one server": [vip("a", "192.0.2.1:80/tcp", B, "10.0.0.1:8081")],
+    "backends of a range at the client's port": [
+        vip(str(mode), f"192.0.2.{number}:*/udp", f"10.0.0.{number}", mode=mode) for number, mode in enumerate(Mode, 1)
+    ],
+    "tcp by nat and udp by fullnat at one port of a server": [
+        vip("a", "192.0.2.1:80/tcp", B), vip("b", "192.0.2.2:80/udp", B, mode=FULLNAT),
+    ],
+    "fullnat of different pools for tcp and udp": [
+        vip("a", "192.0.2.1:80/tcp", B, mode=FULLNAT, pool=256), vip("b", "192.0.2.2:80/udp", B, mode=FULLNAT),
+    ],
+    "a server of a nat VIP and of a dsr VIP": [
+        vip("a", "192.0.2.1:80/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80/tcp", "10.0.0.1", mode=DSR),
+    ],
+    "a range of tcp and one of udp at one server": [
+        vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80-90/udp", "10.0.0.1"),
+    ],
+    "two ranges at one server by dsr": [
+        vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", mode=DSR), vip("b", "192.0.2.2:80-90/tcp", "10.0.0.1", mode=DSR),
+    ],
+    "a udp server at the address and port of a tcp VIP": [
+        vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/udp", "192.0.2.1:80"),
+    ],
     "either family in a tunnel": [vip("a", V6, "10.0.0.1", "[2001:db8:2::1]", mode=IPIP)],
     "a server of two nat VIPs": [vip("a", "192.0.2.1:80/tcp", B), vip("b", "192.0.2.2:80/tcp", B, pool=256)],
     "a server of two fullnat VIPs": [
@@ -72,7 +118,10 @@ KEPT = {
     ],
     "ports of a range all at one": [vip("a", "192.0.2.1:8000-8999/tcp", "10.0.0.1:80")],
     "a server at another port of a VIP's address": [
-        vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:81"),
+        vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:79", "192.0.2.1:81"),
+    ],
+    "a server of a range at ports beside a VIP's": [
+        vip("a", "192.0.2.1:79/tcp"), vip("b", "192.0.2.1:91/tcp"), vip("c", "192.0.2.2:80-90/tcp", "192.0.2.1"),
     ],
 }  # fmt: skip
 
@@ -84,14 +133,22 @@ def test_kept(vips: list[Vip]) -> None:
 
 BROKEN: list[tuple[list[Vip], str]] = [
     ([vip("Web")], "VIP name 'Web' is not allowed: use up to 63 of a-z"),
+    ([vip("_web")], "VIP name '_web' is not allowed"),
+    ([vip("a" * 64)], "aaa' is not allowed"),
+    ([vip("")], "VIP name '' is not allowed"),
+    ([vip("web\n")], "VIP name 'web\\n' is not allowed"),
     ([vip("web"), vip("web", "192.0.2.11:80/tcp")], "VIP web exists already: choose another name, or change it"),
     ([vip("a"), vip("b")], "VIPs a and b would have the same address 192.0.2.10:80/tcp: choose another"),
     ([vip("a", "[2001:db8::1]:*/udp"), vip("b", "[2001:db8::1]:1-65535/udp")], "the same address [2001:db8::1]:*/udp"),
+    ([vip(at="[febf:ffff::1]:80/tcp")], "VIP address febf:ffff::1 is valid on one link only"),
     ([vip(at="[fe80::1]:80/tcp")], "VIP address fe80::1 is valid on one link only: give a global or unique local"),
     ([vip(at="[::ffff:192.0.2.1]:80/tcp")], "is an IPv4 address in disguise: write it as 192.0.2.1"),
     *(
         ([vip(at=f"{address}:80/tcp")], "is no address of a single host on the network: give a unicast address")
-        for address in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "[::]", "[::1]", "[ff02::1]")
+        for address in (
+            "0.0.0.0", "127.0.0.0", "127.255.255.255", "224.0.0.0", "239.255.255.255", "255.255.255.255",
+            "[::]", "[::1]", "[ff00::]", "[ff0e::1]",
+        )
     ),
     ([vip(idle_timeout=0)], "idle timeout 0 of VIP web is not between 1 and 604800 seconds: leave it out"),
     ([vip(idle_timeout=604_801)], "idle timeout 604801 of VIP web is not between"),
@@ -126,6 +183,7 @@ BROKEN: list[tuple[list[Vip], str]] = [
     ([vip(mode=IPIP, sources="fd00::/95")], "source fd00::/95 of VIP web is too wide"),
     ([vip(mode=IPIP, sources="224.0.0.0/30")], "source address 224.0.0.0 is no address of a single host"),
     ([vip(mode=FULLNAT, sources="10.9.0.0/25")], "source 10.9.0.0/25 of VIP web has more than 64 addresses"),
+    ([vip(mode=FULLNAT, sources="fd00::/121")], "source fd00::/121 of VIP web has more than 64 addresses"),
     ([vip("web", "192.0.2.1:80/tcp", B, B)], "backend 10.0.0.1:8080 of VIP web exists already: change it with"),
     ([vip("web", "192.0.2.1:80/tcp", "127.0.0.1")], "backend address 127.0.0.1 is no address of a single host"),
     ([vip("web", "192.0.2.1:80/tcp", "192.0.2.1:81")], "backend 192.0.2.1:81 has the address of its VIP web"),
@@ -143,16 +201,21 @@ BROKEN: list[tuple[list[Vip], str]] = [
         "backend 10.0.0.1 of VIP web has no port: use port 80",
     ),
     ([replace(vip(), backends=(Backend(Endpoint.parse(B), -1),))], "weight -1 is not between 0 and 65535: use 0 for"),
+    ([replace(vip(), backends=(Backend(Endpoint.parse(B), 65_536),))], "weight 65536 is not between 0 and 65535"),
     (
         [vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:80")],
         "backend 192.0.2.1:80 of VIP b is a VIP itself: give the server's own address",
     ),
     (
-        [vip("a", "192.0.2.1:80-90/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:85")],
-        "backend 192.0.2.1:85 of VIP b is a VIP itself",
+        [vip("a", "192.0.2.1:80-90/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:80")],
+        "backend 192.0.2.1:80 of VIP b is a VIP itself",
     ),
     (
-        [vip("a", "192.0.2.1:85/tcp"), vip("b", "192.0.2.2:80-90/tcp", "192.0.2.1")],
+        [vip("a", "192.0.2.1:80-90/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:90")],
+        "backend 192.0.2.1:90 of VIP b is a VIP itself",
+    ),
+    (
+        [vip("a", "192.0.2.1:90/tcp"), vip("b", "192.0.2.2:80-90/tcp", "192.0.2.1")],
         "backend 192.0.2.1 of VIP b is a VIP itself",
     ),
     (
@@ -187,6 +250,11 @@ BROKEN: list[tuple[list[Vip], str]] = [
         [vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:90")],
         "use a port outside of the other's range",
     ),
+    (
+        [vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1"), vip("b", "192.0.2.2:80/tcp", "10.0.0.1:80", mode=FULLNAT)],
+        "backend 10.0.0.1:80/tcp would serve VIP a by nat and VIP b by fullnat",
+    ),
+    ([vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", "10.0.0.1:85")], "10.0.0.1:85/tcp would serve VIP a by nat and"),
 ]  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
         ({"pool": 5}, "is no power of two"),
         ({"backends": [{"address": "10.0.0.1", "weight": 1}]}, "has another port than the VIP"),
         ({"backends": 5}, "its content is not as it should be"),
+        ({"colour": "red", "age": 5}, r"VIP web has settings that this l4lb does not know \(age, colour\)"),
     ],
 )
 def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says: str) -> None:

@@ -1,0 +1,118 @@
+"""Whether the program loads with every combination of its switches, and how large it is then."""
+
+import asyncio
+import itertools
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from l4lb.datapath import bpf, programs
+from l4lb.datapath.layout import FEATURES, Features, balancer_source
+from l4lb.errors import ProgramError
+from l4lb.model import Mode
+from l4lb.plan.limits import Limits
+
+_SMALL = Limits(
+    max_vips=64,
+    max_backends=64,
+    max_interfaces=64,
+    index_lines=64,
+    slot_lines=64,
+    range_lines=64,
+    flow_lines=64,
+    fragment_lines=64,
+    max_connections=64,
+    route_lines=64,
+)
+_SAMPLE = 40
+_MODES = tuple(mode.name for mode in Mode)
+
+
+def possible(features: Features) -> bool:
+    """Whether there is a configuration that needs these: what is about VIPs needs one, and sharing needs nat."""
+    about_vips = features - {"ECHO", "VLAN"}
+    return ("NAT" in features or "SHARED" not in features) and (
+        not about_vips or any(mode in features for mode in _MODES)
+    )
+
+
+def every_combination() -> Iterator[Features]:
+    """All that a configuration can ask for."""
+    for chosen in itertools.product((False, True), repeat=len(FEATURES)):
+        features = frozenset(itertools.compress(FEATURES, chosen))
+        if possible(features):
+            yield features
+
+
+def covering(strength: int) -> list[Features]:
+    """A few combinations in which any so many switches have all the values together that they can have."""
+    missing: set[tuple[tuple[str, bool], ...]] = set()
+    everything = list(every_combination())
+
+    def values(features: Features) -> Iterable[tuple[tuple[str, bool], ...]]:
+        return itertools.combinations([(name, name in features) for name in FEATURES], strength)
+
+    for features in everything:
+        missing.update(values(features))
+    found: list[Features] = []
+    while missing:
+        wanted = min(missing)
+        fitting = [features for features in everything if all((name in features) is value for name, value in wanted)]
+        # The best of a sample is good enough, and found soon.
+        sample = fitting[:: max(1, len(fitting) // _SAMPLE)]
+        best = max(sample, key=lambda features: sum(value in missing for value in values(features)))
+        missing.difference_update(values(best))
+        found.append(best)
+    return found
+
+
+@contextmanager
+def bpf_folder() -> Iterator[Path]:
+    """A BPF file system of its own."""
+    with tempfile.TemporaryDirectory(prefix="l4lb-bpf-") as folder:
+        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def load(features: Features) -> int:
+    """Compiles and loads the program; the number of its instructions on the fast way.
+
+    Raises:
+        ProgramError: it cannot be compiled or loaded.
+    """
+    with bpf_folder() as folder:
+        maps = folder / "maps"
+        maps.mkdir()
+        asyncio.run(programs.ensure(balancer_source(features, 0, maps, _SMALL), folder / "program"))
+        with bpf.opened(folder / "program") as program:
+            return bpf.info(program, bpf.ProgramInfo).translated_bytes // 8
+
+
+@click.command("load")
+@click.option("--together", default=2, show_default=True, help="So many switches have all values together.")
+@click.option("--all", "walk_all", is_flag=True, help="Every combination there is, which takes hours.")
+def load_command(together: int, walk_all: bool) -> None:
+    """Load the program with many combinations of its switches, and print how large it is."""
+    combinations = list(every_combination()) if walk_all else covering(together)
+    click.echo(f"{len(combinations):,} combinations\n\n{'instructions':>12}  {'seconds':>7}  switches")
+    failed = 0
+    for features in combinations:
+        began = time.monotonic()
+        try:
+            size = f"{load(features):,}"
+        except ProgramError as error:
+            failed += 1
+            size = "refused"
+            click.echo(error.detail[-2000:], err=True)
+        named = " ".join(name for name in FEATURES if name in features) or "none"
+        click.echo(f"{size:>12}  {time.monotonic() - began:>7.1f}  {named}")
+    if failed:
+        raise click.ClickException(f"{failed} combinations cannot be loaded")

@@ -1,0 +1,86 @@
+"""Every mode over both families with nginx, curl and a UDP echo: requests, 100 MB each way, and right checksums."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from l4lb.lab.capture import capture, wrong_checksums
+from l4lb.lab.daemon import L4LB
+from l4lb.lab.topology import Lab
+from l4lb.model import Endpoint
+from tests.lab.gateway import VIPS, Gateway
+
+BIG = 100_000_000
+
+# mode, IP version of the VIP, of the backends
+ON_A_SEGMENT = [
+    *(("dsr", version, version) for version in (4, 6)),
+    *(("fullnat", version, version) for version in (4, 6)),
+    *((mode, version, outer) for mode in ("ipip", "gue") for version in (4, 6) for outer in (4, 6)),
+]
+
+
+@pytest.fixture(scope="module")
+def decapsulating(segment_lab: Lab) -> Iterator[Lab]:
+    """The servers own the VIPs and take off outer headers."""
+    for vip in VIPS.values():
+        segment_lab.own_vip(vip)
+    for server in segment_lab.servers:
+        pins = segment_lab.bpf / f"decap-{server.name}"
+        server.namespace.run(L4LB, "decap", "--interface", "eth0", "--pins", str(pins))
+    yield segment_lab
+    for server in segment_lab.servers:
+        server.namespace.run(L4LB, "decap", "--remove", "--pins", str(segment_lab.bpf / f"decap-{server.name}"))
+
+
+def url(version: int, path: str = "") -> str:
+    return f"http://{Endpoint(VIPS[version], 80)}/{path}"
+
+
+def serves(gateway: Gateway, version: int) -> None:
+    """All backends answer, over TCP and UDP, and no packet that reaches client or server has a wrong checksum."""
+    servers = gateway.lab.servers
+    with capture(gateway.lab.client, "eth0") as at_client, capture(servers[0].namespace, "eth0") as at_server:
+        http, udp = gateway.http(100, version=version), gateway.udp(60, version=version)
+    assert http.failures == udp.failures == []
+    assert set(http.answers) == set(udp.answers) == {"b1", "b2", "b3"}
+    assert len(at_client) > 600
+    assert len(at_server) > 200
+    assert wrong_checksums(at_client + at_server) == []
+
+
+def carries(gateway: Gateway, version: int) -> None:
+    """100 MB down and up, through whatever the path takes."""
+    down = gateway.curl("--max-time", "60", "-o", "/dev/null", "-w", "%{size_download}", url(version, "big"))
+    assert int(down.stdout) == BIG
+    up = gateway.lab.client.run(
+        "sh", "-c",
+        f"head -c {BIG} /dev/zero | curl -sS --max-time 60 -o /dev/null -w '%{{size_upload}} %{{http_code}}'"
+        f" -X POST -H 'Expect:' --data-binary @- '{url(version, 'upload')}'",
+        timeout=90,
+    )  # fmt: skip
+    assert up.stdout.split() == [str(BIG), "200"]
+
+
+@pytest.mark.parametrize(("mode", "version", "outer"), ON_A_SEGMENT)
+def test_on_a_segment(decapsulating: Lab, segment: Gateway, mode: str, version: int, outer: int) -> None:
+    """The servers answer past the gateway, or by fullnat through it with no route to it."""
+    segment.daemon.start()
+    segment.add_vip("web", f"{Endpoint(VIPS[version], 80)}/tcp", mode, 80, version=outer)
+    segment.add_vip("dns", f"{Endpoint(VIPS[version], 53)}/udp", mode, 53, version=outer)
+    serves(segment, version)
+    carries(segment, version)
+    reasons = segment.daemon.status()["reasons"]
+    if mode in ("ipip", "gue"):
+        assert reasons["answer_too_big"] > 0, "the client had to learn what fits"
+    assert sum(number for name, number in reasons.items() if name.startswith("drop_")) == 0
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", ["nat", "fullnat"])
+def test_routed(routed: Gateway, mode: str, version: int) -> None:
+    routed.daemon.start()
+    routed.add_vip("web", f"{Endpoint(VIPS[version], 80)}/tcp", mode, 8080, version=version)
+    routed.add_vip("dns", f"{Endpoint(VIPS[version], 53)}/udp", mode, 5353, version=version)
+    serves(routed, version)
+    carries(routed, version)
