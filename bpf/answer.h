@@ -16,6 +16,16 @@ static __always_inline void swap_macs(void *eth)
 	*(__u32 *)(eth + 8) = destination >> 16;
 }
 
+/* Whether an address may be that of a single host, which can be answered (RFC 1122 §3.2.2, RFC 4443 §2.4(e)). */
+static __always_inline int is_host(const struct endpoint *who, int v6)
+{
+	__u8 first = v6 ? who->hi : who->lo >> 32;
+
+	if (!v6)
+		return first && first != 127 && first < 224;
+	return first != 0xff && (who->hi || (who->lo && who->lo != 1ULL << 56));
+}
+
 #if WITH_ECHO
 /* The rest of the packet, which the checksum covers, stays as it is. */
 static __always_inline int answer_echo(const struct packet *packet)
@@ -23,7 +33,7 @@ static __always_inline int answer_echo(const struct packet *packet)
 	struct icmp *icmp = packet->transport;
 	__u8 answer = packet->v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY;
 
-	if ((void *)(icmp + 1) > packet->end)
+	if ((void *)(icmp + 1) > packet->end || !is_host(&packet->from, packet->v6))
 		return PASS_NOT_TCP_UDP;
 	icmp->checksum = update_checksum(icmp->checksum, (__u32)(__u16) ~(__u16)icmp->type + answer);
 	icmp->type = answer;
@@ -84,7 +94,7 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 	__u32 sum;
 
 	if (packet->kind == ICMP_ERROR || packet->kind == LATER_FRAGMENT || packet->length < layer2 + QUOTED ||
-	    !may_answer())
+	    !is_host(&packet->from, v6) || !may_answer())
 		return DROP_TOO_BIG;
 	if (bpf_xdp_adjust_tail(ctx, -(int)(packet->length - layer2 - QUOTED)) || bpf_xdp_adjust_head(ctx, -room))
 		return DROP_NO_HEADROOM;

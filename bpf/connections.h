@@ -13,11 +13,21 @@ static __always_inline __u64 connection_state(__u32 state, __u32 now, __u32 back
 	return (__u64)state << 56 | (__u64)(now & TICK_MASK) << 32 | backend;
 }
 
-static __always_inline int connection_is_over(__u64 state, __u32 now, __u32 idle)
+/* Whether a connection still counts: its backend is there, and it was not silent for longer than its VIP allows. */
+static __always_inline int connection_lives(__u64 state, __u32 now)
 {
+	struct backend *owner;
+	struct vip *vip;
 	__u32 number;
 
-	return is_over(state >> 32, now, idle) || ((__u32)state != CLAIMED && !still_there((__u32)state, -1, &number));
+	if ((__u32)state == CLAIMED)
+		return !is_over(state >> 32, now, BEGUN_TICKS);
+	owner = still_there((__u32)state, -1, &number);
+	if (!owner)
+		return 0;
+	number = owner->vip;
+	vip = vips.lookup(&number);
+	return vip && !is_over(state >> 32, now, *(volatile const __u64 *)&vip->idle);
 }
 
 static __always_inline __u64 pool_of(__u32 backend)
@@ -58,10 +68,10 @@ static __always_inline int is_client(const struct connection *connection, const 
 /*
  * The place of the packet's connection to a backend; a new one for a connection that begins. Sets *place.
  */
-static __always_inline int find_place(const struct packet *packet, const struct vip *vip, const struct backend *backend,
-				      __u32 number, __u32 *place, struct connection **found)
+static __always_inline int find_place(const struct packet *packet, const struct backend *backend, __u32 number,
+				      __u32 *place, struct connection **found)
 {
-	__u32 home, now = ticks_now(), idle = *(volatile const __u64 *)&vip->idle;
+	__u32 home, now = ticks_now();
 	__u32 best = 0, longest = 0, silent, i, at;
 	__u32 record = recorded(backend, number);
 	struct connection *connection;
@@ -79,7 +89,7 @@ static __always_inline int find_place(const struct packet *packet, const struct 
 		state = *(volatile __u64 *)&connection->state;
 		if (!state) {
 			silent = 0xffffffff;
-		} else if (connection_is_over(state, now, idle)) {
+		} else if (!connection_lives(state, now)) {
 			silent = 0xfffffffe;
 		} else if (is_client(connection, &packet->from) && (__u32)state == record &&
 			   connection->service_port == packet->to.port) {
@@ -136,8 +146,6 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 	__u64 pool = pool_of(*number), state;
 	struct connection *connection;
 	struct backend *owner;
-	struct vip *vip;
-	__u32 vip_number;
 
 	if (!pool)
 		return NULL;
@@ -145,7 +153,8 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 		home = home_of(&packet->to);
 		for (i = 0; i < POOL_PROBES; i++) {
 			connection = connection_at(pool, (home + i) & ((pool >> 32) - 1));
-			if (connection && *(volatile __u64 *)&connection->state && is_client(connection, &packet->to))
+			if (connection && is_client(connection, &packet->to) &&
+			    connection_lives(*(volatile __u64 *)&connection->state, now))
 				goto found;
 		}
 		return NULL;
@@ -153,6 +162,8 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 	if (packet->to.hi != (*backend)->source_hi || (__u32)packet->to.lo != (__u32)(*backend)->source_lo)
 		return NULL;
 	place = bpf_ntohl(packet->to.lo >> 32) - bpf_ntohl((*backend)->source_lo >> 32);
+	if (place >= pool >> 32) /* of addresses, to begin with; so that there is no overflow */
+		return NULL;
 	place = place * POOL_PORTS + bpf_ntohs(packet->to.port) - POOL_PORT;
 	*at = place;
 	if (bpf_ntohs(packet->to.port) < POOL_PORT || bpf_ntohs(packet->to.port) >= POOL_PORT + POOL_PORTS)
@@ -162,12 +173,8 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 		return NULL;
 found:
 	state = *(volatile __u64 *)&connection->state;
-	owner = state ? still_there((__u32)state, -1, number) : NULL;
+	owner = state && connection_lives(state, now) ? still_there((__u32)state, -1, number) : NULL;
 	if (!owner)
-		return NULL;
-	vip_number = owner->vip;
-	vip = vips.lookup(&vip_number);
-	if (!vip || connection_is_over(state, now, *(volatile const __u64 *)&vip->idle))
 		return NULL;
 	touch(packet, connection, now);
 	*backend = owner;

@@ -186,8 +186,13 @@ static __always_inline __u32 next_state(const struct packet *packet, __u32 state
 {
 	struct tcphdr *tcp = tcp_of(packet);
 
+	if (packet->kind == ICMP_ERROR)
+		return state;
 	if (tcp && tcp->rst)
 		return FLOW_CLOSED;
+	/* Its client uses the port again. */
+	if (tcp && tcp->syn && !tcp->ack && state >= FLOW_CLOSING)
+		return FLOW_BEGUN;
 	if (tcp && tcp->fin && state != FLOW_CLOSED)
 		return FLOW_CLOSING;
 	if (state == FLOW_BEGUN && !(tcp && tcp->syn))

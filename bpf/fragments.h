@@ -63,7 +63,10 @@ static __always_inline void remember_fragment(const struct packet *packet, enum 
 	remember_fragment_as(fragment_tag(packet, way, ANY_DATAGRAM), record, now);
 }
 
-/* The backend that a later fragment belongs to or comes from. */
+/*
+ * The backend that a later fragment belongs to or comes from. One of another protocol than those of VIPs is ours only if its
+ * own first fragment was, behind extension headers.
+ */
 static __always_inline struct backend *recall_fragment(const struct packet *packet, enum way way, __u32 *number)
 {
 	__u32 now = ticks_now();
@@ -74,7 +77,7 @@ static __always_inline struct backend *recall_fragment(const struct packet *pack
 	if (!line)
 		return NULL;
 	backend = still_there(recall(find_flow(line, tag, now, FRAGMENT_TICKS), tag, now), -1, number);
-	if (backend)
+	if (backend || !is_flow(packet->protocol))
 		return backend;
 	tag = fragment_tag(packet, way, ANY_DATAGRAM);
 	line = fragment_line(tag);

@@ -73,13 +73,13 @@ static __always_inline int identify_place(const struct packet *packet, const str
 	__s64 place = recall_place(packet, out->way);
 
 	if (place < 0)
-		return DROP_FRAGMENT;
+		return out->way == WAY_TO_VIP ? DROP_FRAGMENT : PASS_FRAGMENT;
 	owner->place = place;
 	if (out->way == WAY_TO_VIP)
 		return FORWARDED;
 	owner->connection = connection_at(pool_of(out->backend), place);
 	if (!owner->connection || (__u32)owner->connection->state != recorded(owner->backend, out->backend))
-		return DROP_FRAGMENT;
+		return PASS_FRAGMENT;
 	return FORWARDED;
 }
 #endif
@@ -111,7 +111,7 @@ static __always_inline int identify_fragment(struct packet *packet, struct way_o
 #endif
 		return reason;
 	}
-	if (!find_address(&packet->to))
+	if (!is_flow(packet->protocol) || !find_address(&packet->to))
 		return PASS_FRAGMENT;
 	reason = check_host(packet, out);
 	return reason ? reason : DROP_FRAGMENT;
@@ -140,7 +140,6 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 #if WITH_CONNECTIONS
 		if (IS(owner->backend, FULLNAT) || (owner->backend->flags & BACKEND_SHARED)) {
 			owner->connection = find_answered(packet, &owner->backend, &out->backend, &owner->place);
-			/* By nat, one without a record is older than the second of the VIPs: the first one's. */
 			if (!owner->connection && IS(owner->backend, FULLNAT))
 				return PASS_NOT_VIP;
 		}
@@ -149,6 +148,11 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 		owner->vip = vips.lookup(&number);
 		if (!owner->vip)
 			return DROP_INCONSISTENT;
+#if WITH_SHARED
+		/* By nat, one without a record is older than the second of the VIPs: the first one's, if that has one port. */
+		if ((owner->backend->flags & BACKEND_SHARED) && !owner->connection && owner->vip->last_port)
+			return check_host(packet, out) ?: DROP_NO_CONNECTION;
+#endif
 		if (owner->vip->last_port && !owner->backend->port &&
 		    (bpf_ntohs(packet->from.port) < bpf_ntohs(owner->vip->endpoint.port) ||
 		     bpf_ntohs(packet->from.port) > owner->vip->last_port))
@@ -201,7 +205,7 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 #endif
 #if WITH_CONNECTIONS
 	if (packet->kind != LATER_FRAGMENT && (IS(backend, FULLNAT) || (backend->flags & BACKEND_SHARED))) {
-		reason = find_place(packet, owner->vip, backend, out->backend, &owner->place, &owner->connection);
+		reason = find_place(packet, backend, out->backend, &owner->place, &owner->connection);
 		if (reason)
 			return reason;
 #if WITH_FULLNAT
@@ -246,7 +250,7 @@ static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, 
 	struct translation new = {.new_from = 1};
 	struct way_back way = {};
 	struct endpoint destination = packet->to;
-	__u32 length = ip_length(packet);
+	__u32 length = ip_length(packet), mtu;
 	int reason;
 
 	if (ttl_of(packet) <= 1)
@@ -278,8 +282,15 @@ static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, 
 	out->next_hop = way.next_hop;
 	if ((reason = find_way_out(out)))
 		return reason;
-	if (length > out->egress_port >> 48 || (way.mtu && length > way.mtu))
+	mtu = out->egress_port >> 48;
+	if (way.mtu && way.mtu < mtu)
+		mtu = way.mtu;
+	if (length > mtu) {
+		/* By fullnat the kernel would take it for its own. */
+		if (IS(backend, FULLNAT))
+			return rare ? answer_too_big(ctx, packet, mtu) : RARE;
 		return may_fragment(packet) ? DROP_TOO_BIG : PASS_TOO_BIG;
+	}
 #if WITH_MSS
 	if (!rare)
 		clamp_mss(packet, *(volatile __u16 *)&vip->mss);

@@ -17,6 +17,8 @@ static __always_inline void clamp_mss(const struct packet *packet, __u16 most)
 	if (!most || !tcp || !tcp->syn)
 		return;
 	end = tcp->doff * 4;
+	if (packet->header + end > ip_length(packet))
+		return;
 #pragma unroll
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		__u8 *option = packet->transport + at;
@@ -36,7 +38,9 @@ static __always_inline void clamp_mss(const struct packet *packet, __u16 most)
 				tcp->check = update_checksum(tcp->check, (__u32)(__u16)~old + *size);
 			return;
 		}
-		at = unknown(at + (option[0] == OPTION_NOP ? 1 : option[1] < 2 ? 40 : option[1])) & 0xff;
+		if (option[0] != OPTION_NOP && option[1] < 2)
+			return;
+		at = unknown(at + (option[0] == OPTION_NOP ? 1 : option[1])) & 0x1ff;
 	}
 }
 

@@ -103,6 +103,13 @@ static __always_inline __u32 port_delta(const struct packet *packet, const struc
 	return delta;
 }
 
+/* Where the transport checksum of the packet is that an error is about. */
+static __always_inline void *inner_checksum(const struct packet *packet)
+{
+	return packet->inner_transport +
+	       (packet->protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check) : offsetof(struct udphdr, check));
+}
+
 /* An error is about a packet that went the other way: where that came from is where the flow goes to. */
 static __always_inline void translate_error(struct packet *packet, const struct translation *new)
 {
@@ -145,7 +152,9 @@ static __always_inline void translate_error(struct packet *packet, const struct 
 		write_address(packet->inner, packet->v6, 0, new->from.hi, new->from.lo);
 		inner_ports[1] = new->from.port;
 	}
-	sum += update_transport(inner_ports, packet->end, packet->protocol, new->address_delta + ports);
+	/* What is quoted may end before the checksum, and padding follow. */
+	if (inner_checksum(packet) + 2 <= packet->ip + ip_length(packet))
+		sum += update_transport(inner_ports, packet->end, packet->protocol, new->address_delta + ports);
 	if (packet->v6) { /* addresses are covered where they are, and in the pseudo-header (RFC 4443 §2.3) */
 		sum += new->address_delta + outer;
 	} else {

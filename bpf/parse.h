@@ -75,6 +75,12 @@ static __always_inline __u64 mapped(__be32 address)
 	return (__u64)address << 32 | MAPPED_IPV4;
 }
 
+/* Whether VIPs are of such a protocol. */
+static __always_inline int is_flow(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+}
+
 static __always_inline int is_tag(__be16 type)
 {
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
@@ -129,6 +135,7 @@ static __always_inline int walk_extensions(void *ip, void *end, __u8 *protocol, 
 			*fragment = extension->id;
 			if (extension->offset & bpf_htons(IP6_OFFSET)) {
 				*kind = LATER_FRAGMENT;
+				*protocol = extension->next;
 				*header = at;
 				return FORWARDED;
 			}
@@ -166,10 +173,7 @@ static __always_inline int parse_ipv4(struct packet *packet, int rare)
 	packet->protocol = ip->protocol;
 	packet->header = ip->ihl * 4;
 	if (!rare)
-		return (ip->frag_off & bpf_htons(IP_OFFSET | IP_MF)) ||
-				       (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
-			       ? RARE
-			       : FORWARDED;
+		return (ip->frag_off & bpf_htons(IP_OFFSET | IP_MF)) || !is_flow(ip->protocol) ? RARE : FORWARDED;
 	if (ip->frag_off & bpf_htons(IP_OFFSET | IP_MF)) {
 		packet->kind = ip->frag_off & bpf_htons(IP_OFFSET) ? LATER_FRAGMENT : FIRST_FRAGMENT;
 		packet->fragment = ip->protocol << 16 | ip->id;
@@ -191,7 +195,7 @@ static __always_inline int parse_ipv6(struct packet *packet, int rare)
 	packet->to.lo = address[3];
 	packet->protocol = ip->nexthdr;
 	packet->header = sizeof(*ip);
-	if (ip->nexthdr == IPPROTO_TCP || ip->nexthdr == IPPROTO_UDP)
+	if (is_flow(ip->nexthdr))
 		return FORWARDED;
 	if (!rare)
 		return RARE;
@@ -199,7 +203,7 @@ static __always_inline int parse_ipv6(struct packet *packet, int rare)
 }
 
 /*
- * An error is about the flow of the packet that it quotes, and goes to where that came from. What else there is of ICMP is
+ * An error is about the flow of the packet that it quotes, and goes to where that came from, or else is not believed. What else there is of ICMP is
  * not ours, but for a ping.
  */
 static __always_inline int parse_icmp(struct packet *packet)
@@ -224,8 +228,8 @@ static __always_inline int parse_icmp(struct packet *packet)
 		    (void *)(ip + 1) > packet->end || ip->version != 6 ||
 		    walk_extensions(ip, packet->end, &protocol, &header, &kind, &fragment))
 			return PASS_NOT_TCP_UDP;
-		packet->to.hi = address[0];
-		packet->to.lo = address[1];
+		if (packet->to.hi != address[0] || packet->to.lo != address[1])
+			return PASS_NOT_TCP_UDP;
 		packet->from.hi = address[2];
 		packet->from.lo = address[3];
 	} else {
@@ -239,14 +243,15 @@ static __always_inline int parse_icmp(struct packet *packet)
 		     icmp->type != ICMP_PARAMETER_PROBLEM) ||
 		    (void *)(ip + 1) > packet->end || ip->version != 4 || ip->ihl < 5)
 			return PASS_NOT_TCP_UDP;
-		packet->to.lo = mapped(ip->saddr);
+		if (packet->to.lo != mapped(ip->saddr))
+			return PASS_NOT_TCP_UDP;
 		packet->from.lo = mapped(ip->daddr);
 		protocol = ip->protocol;
 		header = ip->ihl * 4;
 		if (ip->frag_off & bpf_htons(IP_OFFSET))
 			kind = LATER_FRAGMENT;
 	}
-	if (kind == LATER_FRAGMENT || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+	if (kind == LATER_FRAGMENT || !is_flow(protocol))
 		return PASS_NOT_TCP_UDP;
 	header = unknown(header) & MAX_HEADER;
 	packet->inner_transport = packet->inner + header;
@@ -309,7 +314,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet, int 
 	if (packet->kind == LATER_FRAGMENT)
 		return FORWARDED;
 	packet->transport = packet->ip + packet->header;
-	if (rare && packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP) {
+	if (rare && !is_flow(packet->protocol)) {
 		if (packet->protocol != (packet->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 			return PASS_NOT_TCP_UDP;
 		reason = parse_icmp(packet);
@@ -361,8 +366,10 @@ static __always_inline int check_ours(const struct packet *packet)
 	if (packet->kind <= FIRST_FRAGMENT && packet->protocol == IPPROTO_TCP)
 		least = sizeof(struct tcphdr);
 	if (packet->kind == LATER_FRAGMENT)
-		least = 1;
+		least = packet->v6 ? sizeof(struct extension) + 1 : 1;
 	if (total < packet->header + least || packet->ip + total > packet->end)
+		return DROP_MALFORMED;
+	if (packet->kind == ICMP_ERROR && packet->inner_transport + 8 > packet->ip + total)
 		return DROP_MALFORMED;
 	return FORWARDED;
 }

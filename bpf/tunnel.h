@@ -24,7 +24,7 @@ static __always_inline __u16 fold(__u64 sum)
 /*
  * The sum over the inner packet, without reading it: its transport checksum makes transport header and payload add up to
  * the complement of their pseudo-header. (Local checksum offload, as Linux's documentation of segmentation has it.)
- * Answers 0 where that does not hold: fragments, UDP without a checksum, extension headers.
+ * Answers 0 where that does not hold: fragments, extension headers, UDP without a checksum or with another length.
  */
 static __always_inline __u32 inner_sum(const struct packet *packet)
 {
@@ -33,7 +33,7 @@ static __always_inline __u32 inner_sum(const struct packet *packet)
 
 	if (packet->kind != PLAIN)
 		return 0;
-	if (packet->protocol == IPPROTO_UDP && ((void *)(udp + 1) > packet->end || !udp->check))
+	if (packet->protocol == IPPROTO_UDP && ((void *)(udp + 1) > packet->end || !udp->check || udp->len != length))
 		return 0;
 	if (packet->v6) {
 		const __u16 *word = packet->ip;

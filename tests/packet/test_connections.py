@@ -6,12 +6,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
-from scapy.layers.inet import TCP
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from l4lb.bench.frames import ACK, SYN, tcp_frame
 from l4lb.datapath import bpf
-from l4lb.lab.testbed import CLIENT_MAC, LOOPBACK, SOURCES, Testbed, hop, testbed
+from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC, LOOPBACK, SOURCES, Testbed, hop, testbed
 from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Service, Vip
 from tests.packet.harness import LIMITS, SEED, XDP_REDIRECT, XDP_TX, run
 from tests.packet.modes import BACKEND_MAC, CLIENTS
@@ -171,6 +173,45 @@ def test_a_port_is_free_again(lb: Testbed, version: int, how: str) -> None:
         age(lb, 300)
     assert send(lb, client(version, 4000)) == "drop_no_connection"
     assert answer(lb, source) == "pass_not_vip"
+
+
+@versions
+@pytest.mark.parametrize("how", [RST, FIN], ids=["RST", "FIN"])
+def test_a_port_that_is_used_again_lives_as_long_as_any(lb: Testbed, version: int, how: int) -> None:
+    """Its client connects again before what was there before is forgotten."""
+    configure(lb, version, Mode.FULLNAT, 1, idle_timeout=300)
+    source = send(lb, client(version, 4000), flags=SYN)
+    assert isinstance(source, Endpoint)
+    for flags in (ACK, how):
+        send(lb, client(version, 4000), flags=flags)
+    assert send(lb, client(version, 4000), flags=SYN) == source
+    answer(lb, source, 0x12)
+    send(lb, client(version, 4000))
+    age(lb, 250)
+    assert answer(lb, source) == (Endpoint(VIPS[version][0], 80), client(version, 4000))
+
+
+@versions
+def test_an_icmp_error_opens_no_connection(lb: Testbed, version: int) -> None:
+    """One that nobody answered but a router is forgotten as soon as one that nobody answered at all."""
+    configure(lb, version, Mode.FULLNAT, 1)
+    source = send(lb, client(version, 4000), flags=SYN)
+    assert isinstance(source, Endpoint)
+    quoted = bytes(tcp_frame(source, SERVER[version]))[14:]
+    error = (ICMP(type=3, code=1) if version == 4 else ICMPv6DestUnreach(code=3)) / Raw(quoted)
+    header = IP if version == 4 else IPv6
+    router = Ether(src=BACKEND_MAC, dst=GATEWAY_MAC) / header(src=str(SERVER[version].address), dst=str(source.address))
+    assert run(lb, bytes(router / error)).reasons == {}
+    age(lb, 61)
+    assert answer(lb, source) == "pass_not_vip"
+
+
+def test_an_address_far_from_the_pool_is_not_of_it(lb: Testbed) -> None:
+    """Addresses a multiple of 2^18 apart would meet in 32 bits of places."""
+    configure(lb, 4, Mode.FULLNAT, 1)
+    source = send(lb, client(4, 4000), flags=SYN)
+    assert isinstance(source, Endpoint)
+    assert answer(lb, Endpoint(source.address + (1 << 18), source.port)) == "pass_not_vip"
 
 
 @versions

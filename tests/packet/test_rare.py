@@ -1,7 +1,7 @@
 """What takes the way of rare packets, in every mode and family: fragments, ICMP errors, pings, what is too long."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
@@ -307,3 +307,87 @@ def test_the_last_hop(lb: Testbed, case: Case) -> None:
     else:
         assert outcome.reasons == {"pass_ttl_expired": 1}
         same(outcome.packet, arriving(packet))
+
+
+@translated
+def test_an_answer_that_is_too_long(lb: Testbed, case: Case) -> None:
+    """By nat the kernel tells the backend; by fullnat, where it would be for the gateway itself, the program does."""
+    first_packet(lb, case)
+    if case.mode is Mode.FULLNAT:
+        run(lb, bytes(arriving(case.from_client() / case.transport())))
+    to = case.pool_source() if case.mode is Mode.FULLNAT else Endpoint(CLIENTS[case.version], CLIENT_PORT)
+    fields = {"flags": "DF"} if case.version == 4 else {}
+    packet = renewed(
+        case.from_backend(to.address, **fields) / case.transport(case.backend.port, to.port) / Raw(bytes(1500))
+    )
+    outcome = run(lb, bytes(Ether(src=BACKEND_MAC, dst=GATEWAY_MAC) / packet))
+    if case.mode is Mode.NAT:
+        assert outcome.reasons == {"pass_too_big": 1}
+        return
+    assert outcome.reasons == {"answer_too_big": 1}
+    quoted = Raw(bytes(packet)[:128])
+    if case.version == 4:
+        answer = header(to.address, case.backend.address, id=0) / ICMP(type=3, code=4, nexthopmtu=1500) / quoted
+    else:
+        answer = header(to.address, case.backend.address) / ICMPv6PacketTooBig(mtu=1500) / quoted
+    same(outcome.packet, Ether(src=GATEWAY_MAC, dst=BACKEND_MAC) / answer)
+
+
+# What is not believed, and what is nobody's
+
+
+@cases
+def test_an_error_to_somebody_else(lb: Testbed, case: Case) -> None:
+    """Who quotes a packet that its receiver did not send is not believed."""
+    first_packet(lb, case)
+    about = header(case.vip, CLIENTS[case.version]) / case.transport(VIP_PORT, CLIENT_PORT)
+    stranger = {4: IPv4Address("203.0.113.77"), 6: IPv6Address("2001:db8:77::1")}[case.version]
+    packet = arriving(quoting(header(ROUTERS[case.version], stranger), icmp_error(case.version, "unreachable"), about))
+    outcome = run(lb, bytes(packet))
+    assert outcome.reasons == {"pass_not_tcp_udp": 1}
+    assert outcome.packet == bytes(packet)
+
+
+@cases
+def test_an_error_that_quotes_beyond_its_end(lb: Testbed, case: Case) -> None:
+    first_packet(lb, case)
+    about = header(case.vip, CLIENTS[case.version]) / case.transport(VIP_PORT, CLIENT_PORT)
+    packet = quoting(header(ROUTERS[case.version], case.vip), icmp_error(case.version, "unreachable"), about, 8)
+    whole = type(packet)(bytes(packet))
+    if case.version == 4:
+        whole.len -= 1
+        del whole.chksum
+    else:
+        whole.plen -= 1
+    outcome = run(lb, bytes(arriving(whole)))
+    assert (outcome.verdict, outcome.reasons) == (XDP_DROP, {"drop_malformed": 1})
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_long_ping_is_the_kernels(lb: Testbed, version: int) -> None:
+    """In fragments, of which the program answers none."""
+    case = next(case for case in CASES if case.version == version)
+    request = {4: ICMP(id=3, seq=9), 6: ICMPv6EchoRequest(id=3, seq=9)}[version] / Raw(bytes(1200))
+    pieces = (
+        fragment(case.from_client(id=5) / request, 520)
+        if version == 4
+        else fragment6(case.from_client() / IPv6ExtHdrFragment(id=5) / request, 600)
+    )
+    found = [run(lb, bytes(arriving(piece))) for piece in pieces]
+    assert [outcome.reasons for outcome in found] == [
+        {"pass_not_tcp_udp": 1},
+        {"pass_fragment": 1},
+        {"pass_fragment": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    "source", ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"], ids=str
+)
+def test_nobody_is_answered_who_is_no_host(lb: Testbed, source: str) -> None:
+    address = ip_address(source)
+    case = next(case for case in CASES if case.version == address.version and case.mode is Mode.DSR)
+    request = {4: ICMP(), 6: ICMPv6EchoRequest()}[address.version]
+    assert run(lb, bytes(arriving(header(address, case.vip) / request))).reasons == {"pass_not_tcp_udp": 1}
+    too_long = header(address, case.vip) / case.transport() / Raw(bytes(1500))
+    assert run(lb, bytes(arriving(too_long))).reasons == {"drop_too_big": 1}

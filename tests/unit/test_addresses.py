@@ -1,17 +1,17 @@
 """What marks an address as ours, and what is sent to tell neighbours of it."""
 
 import os
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
 
-from l4lb.datapath.addresses import is_ours, unsolicited_advertisement
+from l4lb.datapath.addresses import gratuitous_arp, is_ours, unsolicited_advertisement
 
 FOREVER = 0xFFFFFFFF
 NODAD, DEPRECATED, PERMANENT, NOPREFIXROUTE = 0x02, 0x20, 0x80, 0x200  # uapi/linux/if_addr.h
@@ -37,12 +37,9 @@ def ipv6(
 
 def ipv4(label: str | None) -> Any:
     attributes = [("IFA_ADDRESS", "192.0.2.10"), ("IFA_LOCAL", "192.0.2.10")]
-    return {
-        "family": IPV4,
-        "prefixlen": 32,
-        "index": 2,
-        "attrs": attributes + ([("IFA_LABEL", label)] if label else []),
-    }
+    if label:
+        attributes.append(("IFA_LABEL", label))
+    return {"family": IPV4, "prefixlen": 32, "index": 2, "attrs": attributes}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +77,29 @@ def test_older_kernels_know_ours_by_their_shape(message: Any, ours: bool, monkey
     """IFA_PROTO is kept since 5.18."""
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.15.0-100-generic"))
     assert is_ours(message) == ours
+
+
+def test_gratuitous_arp() -> None:
+    """Against Scapy's."""
+    mac = "02:00:00:00:00:01"
+    expected = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op="who-has", hwsrc=mac, psrc="192.0.2.10", hwdst="00:00:00:00:00:00", pdst="192.0.2.10"
+    )
+    assert gratuitous_arp(IPv4Address("192.0.2.10"), bytes.fromhex(mac.replace(":", ""))) == bytes(expected).ljust(
+        60, b"\0"
+    )
+
+
+def test_unsolicited_advertisement() -> None:
+    """Against Scapy's."""
+    mac, address = "02:00:00:00:00:01", "2001:db8::10"
+    expected = (
+        Ether(src=mac, dst="33:33:00:00:00:01")
+        / IPv6(src=address, dst="ff02::1", hlim=255)
+        / ICMPv6ND_NA(R=0, S=0, O=1, tgt=address)
+        / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    )
+    assert unsolicited_advertisement(IPv6Address(address), bytes.fromhex(mac.replace(":", ""))) == bytes(expected)
 
 
 @given(st.ip_addresses(v=6), st.binary(min_size=6, max_size=6))

@@ -2,7 +2,6 @@
 
 import re
 import struct
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4lb.datapath import abi
-from l4lb.datapath.addresses import gratuitous_arp, unsolicited_advertisement
 from l4lb.datapath.checksum import difference, sum_words
-from l4lb.datapath.links import TAG_8021AD, Device, choose, device_of, links_on
 from l4lb.datapath.requirements import check_capabilities, check_kernel
 from l4lb.datapath.source import BPF_DIR, Source, inline
 from l4lb.errors import L4lbError
@@ -134,85 +131,3 @@ def test_a_difference_updates_a_checksum(header: bytes, new: bytes) -> None:
 
 def test_a_sum_folds() -> None:
     assert sum_words(b"\xff\xff\x01\x00") == 1
-
-
-def test_gratuitous_arp() -> None:
-    """Against Scapy's."""
-    from scapy.layers.l2 import ARP, Ether
-
-    mac = "02:00:00:00:00:01"
-    expected = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
-        op="who-has", hwsrc=mac, psrc="192.0.2.10", hwdst="00:00:00:00:00:00", pdst="192.0.2.10"
-    )
-    assert gratuitous_arp(IPv4Address("192.0.2.10"), bytes.fromhex(mac.replace(":", ""))) == bytes(expected).ljust(
-        60, b"\0"
-    )
-
-
-def test_unsolicited_advertisement() -> None:
-    """Against Scapy's."""
-    from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
-    from scapy.layers.l2 import Ether
-
-    mac, address = "02:00:00:00:00:01", "2001:db8::10"
-    expected = (
-        Ether(src=mac, dst="33:33:00:00:00:01")
-        / IPv6(src=address, dst="ff02::1", hlim=255)
-        / ICMPv6ND_NA(R=0, S=0, O=1, tgt=address)
-        / ICMPv6NDOptDstLLAddr(lladdr=mac)
-    )
-    assert unsolicited_advertisement(IPv6Address(address), bytes.fromhex(mac.replace(":", ""))) == bytes(expected)
-
-
-def vlan(name: str, ifindex: int, below: int, tag: int) -> Device:
-    return Device(name, ifindex, bytes(6), 1500, True, below, tag)
-
-
-def test_vlans_are_found_with_their_tags() -> None:
-    """One on one of ours, one in another of 802.1ad, and none of those elsewhere or three deep."""
-    devices = {
-        device.ifindex: device
-        for device in (
-            Device("eth0", 2, b"\2" * 6, 1500, True),
-            Device("eth1", 3, b"\3" * 6, 1500, True),
-            vlan("eth0.5", 4, below=2, tag=5),
-            vlan("eth0.s7", 5, below=2, tag=TAG_8021AD | 7),
-            vlan("eth0.s7.8", 6, below=5, tag=8),
-            vlan("eth0.s7.8.9", 7, below=6, tag=9),
-            vlan("eth1.5", 8, below=3, tag=5),
-            vlan("far", 9, below=77, tag=5),
-        )
-    }
-    found = links_on(devices, {2})
-    assert {link.name: (link.parent, link.tags) for link in found.values()} == {
-        "eth0": (2, ()),
-        "eth0.5": (2, (5,)),
-        "eth0.s7": (2, (TAG_8021AD | 7,)),
-        "eth0.s7.8": (2, (TAG_8021AD | 7, 8)),
-    }
-    with pytest.raises(L4lbError, match=re.escape("eth0.5 is a VLAN: name the interface that it is on, eth0")):
-        choose(devices, ["eth0.5"])
-
-
-def test_a_vlans_message_is_understood() -> None:
-    """As the kernel sends it for `ip link add link eth0 name eth0.7 type vlan id 7 protocol 802.1ad`."""
-    message = {
-        "index": 9,
-        "flags": 1,
-        "attrs": [
-            ("IFLA_IFNAME", "eth0.7"),
-            ("IFLA_MTU", 1496),
-            ("IFLA_LINK", 2),
-            ("IFLA_ADDRESS", "02:00:00:00:00:01"),
-            (
-                "IFLA_LINKINFO",
-                {
-                    "attrs": [
-                        ("IFLA_INFO_KIND", "vlan"),
-                        ("IFLA_INFO_DATA", {"attrs": [("IFLA_VLAN_PROTOCOL", 0x88A8), ("IFLA_VLAN_ID", 7)]}),
-                    ]
-                },
-            ),
-        ],
-    }
-    assert device_of(message) == Device("eth0.7", 9, bytes.fromhex("020000000001"), 1496, True, 2, TAG_8021AD | 7)
