@@ -20,7 +20,7 @@ from l4lb.datapath.pins import Pins
 from l4lb.datapath.ways import usable, way
 from l4lb.model import Config, Endpoint, IPAddress, IPNetwork, Mode
 from l4lb.plan.limits import Limits
-from l4lb.plan.operations import ClearBackend, WriteBackend
+from l4lb.plan.operations import ClearBackend, WriteBackend, WriteTable
 from l4lb.plan.planner import Plan, make_plan, ticks
 from l4lb.plan.records import BackendRecord, Image, Region, TableRecord, VipRecord
 from l4lb.view import Interface, Traffic
@@ -168,6 +168,9 @@ class Dataplane:
                 self.maps.apply(operation)
                 if isinstance(operation, WriteBackend):
                     self._write_way(operation.number, operation.record, plan.sources[operation.number])
+                elif isinstance(operation, WriteTable):
+                    # It may be where one was until the change before this.
+                    self._periods.pop(operation.region, None)
         except BaseException:
             self.image = self.maps.read_image()
             raise

@@ -31,6 +31,7 @@ http {{
         listen [::]:{port} backlog=4096 reuseport ipv6only=on;
         location / {{ return 200 "{name}\\n"; }}
         location /big {{ root {folder}; }}
+        location /upload {{ root {folder}; dav_methods PUT; client_max_body_size 0; }}
     }}
 }}
 """

@@ -10,7 +10,7 @@ from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
 from l4lb.lab.shell import open_shell
 from l4lb.lab.topology import Lab, Layout, lab
 from tests.conftest import FAILED
-from tests.lab.gateway import SEGMENT_PORTS, Gateway
+from tests.lab.gateway import CLIENTS, SEGMENT_PORTS, VIP, Gateway
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,24 @@ def segment_lab() -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def wide_routed_lab() -> Iterator[Lab]:
+    """As `routed_lab`, with six backends and a client of many addresses."""
+    with lab(Layout.ROUTED, servers=6) as made:
+        start_servers(made, HTTP_PORT, UDP_PORT)
+        made.client.ip(*(f"address add {address}/24 dev eth0" for address in CLIENTS))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def wide_segment_lab() -> Iterator[Lab]:
+    """As `segment_lab`, with six backends that own the VIP."""
+    with lab(Layout.SEGMENT, servers=6) as made:
+        start_servers(made, *SEGMENT_PORTS)
+        made.own_vip(VIP)
+        yield made
+
+
 @pytest.fixture
 def routed(routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     """A daemon of the test's own in the lab for nat."""
@@ -40,6 +58,20 @@ def routed(routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]
 def segment(segment_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     """A daemon of the test's own in the lab for dsr."""
     with _gateway(segment_lab, request) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def wide(wide_routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """A daemon of the test's own in the wide lab for nat."""
+    with _gateway(wide_routed_lab, request) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def wide_segment(wide_segment_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """A daemon of the test's own in the wide lab for dsr."""
+    with _gateway(wide_segment_lab, request) as gateway:
         yield gateway
 
 

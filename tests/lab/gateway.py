@@ -14,6 +14,7 @@ from l4lb.model import Endpoint, IPAddress
 VIP = IPv4Address("10.1.0.100")
 VIP6 = IPv6Address("fd01::100")
 VIPS: dict[int, IPAddress] = {4: VIP, 6: VIP6}
+CLIENTS = [IPv4Address("10.1.0.150") + number for number in range(40)]  # more addresses of a client
 SEGMENT_PORTS = (80, 53)  # dsr keeps the port, so the backends listen on the VIPs'
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -80,6 +81,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def wait_for_ipv6(namespace: Namespace, interface: str) -> None:
+    """Until there is the address that discovery is done from; a new link is taken for ready within a second."""
+    deadline = time.monotonic() + 5
+    while "fe80:" not in namespace.run("ip", "address", "show", "dev", interface, "scope", "link").stdout:
+        assert time.monotonic() < deadline, f"{interface} does not get ready"
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     name = f"l4lb-edge-{secrets.token_hex(3)}"
@@ -94,8 +103,10 @@ def site() -> Iterator[Site]:
             "link add name other type veth peer name far",
         )
         host.ip(f"link set eth0 address {HOST_MAC} up", f"address add {HOST4}/24 dev eth0")
-        host.ip(f"address add {HOST6}/64 dev eth0", f"address add {HOST_LINK_LOCAL}/64 dev eth0")
         here.ip("link set lan up", "link set other up", "link set far up")
+        for namespace, name in ((here, "lan"), (host, "eth0")):
+            wait_for_ipv6(namespace, name)
+        host.ip(f"address add {HOST6}/64 dev eth0", f"address add {HOST_LINK_LOCAL}/64 dev eth0")
         netns.pushns(here.name)
         try:
             yield Site(here, host)
@@ -270,6 +281,18 @@ def test_answers_of_ipv6(addressed: Site) -> None:
             assert str(hops.current(nowhere)) == "unresolved: no route (Network is unreachable)"
             assert str(hops.current(forbidden)) == "unresolved: no route (No route to host)"
             assert str(hops.current(OWN6)) == "unresolved: the route to it is local to this host or forbidden"
+
+    asyncio.run(check())
+
+
+def test_neighbours_known_before_are_known(addressed: Site) -> None:
+    """Those that the operator wrote down answer nothing, and no event tells of them."""
+    silent = [IPv4Address("10.9.0.55"), IPv6Address("2001:db8:9::55")]
+    addressed.here.ip(*(f"neighbour add {address} lladdr {NEW_MAC} dev lan nud permanent" for address in silent))
+
+    async def check() -> None:
+        async with addressed.following(*silent) as hops:
+            assert [str(hops.current(address)) for address in silent] == [f"{NEW_MAC} on lan"] * 2
 
     asyncio.run(check())
 

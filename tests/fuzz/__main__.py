@@ -1,0 +1,139 @@
+"""``scripts/fuzz``: the command line."""
+
+import itertools
+import multiprocessing
+import os
+import queue
+import sys
+import time
+from collections.abc import Iterable
+from multiprocessing.queues import Queue
+
+import click
+
+from tests.fuzz.coverage import never
+from tests.fuzz.reproduction import from_option
+from tests.fuzz.session import Result, bed_of, fuzz, replay
+from tests.fuzz.worlds import WORLDS
+
+_LONG = 500_000  # packets of all worlds, in which all that is possible has to come up
+_PROGRESS = 5  # seconds
+
+Message = int | Result | str
+"""Of a worker: packets since the last one, what came of it, or why it ended."""
+
+
+def _work(
+    worlds: tuple[int, ...], packets: int, seed: int, seconds: float, messages: "Queue[Message]", cpu: int
+) -> None:
+    """A worker, on a CPU of its own: the program keeps some things for each."""
+    os.sched_setaffinity(0, {cpu})
+    deadline = time.monotonic() + seconds
+    result = Result()
+    try:
+        for _, group in itertools.groupby(worlds, key=lambda number: (WORLDS[number].features, WORLDS[number].limits)):
+            numbers = tuple(group)
+            with bed_of(WORLDS[numbers[0]].features, WORLDS[numbers[0]].limits) as bed:
+                for number in numbers:
+                    left = len(worlds) - worlds.index(number)
+                    until = time.monotonic() + (deadline - time.monotonic()) / left
+                    share = (packets - result.packets) // left
+                    result.add(fuzz(bed, number, share, seed, until, messages.put))
+    except KeyboardInterrupt:
+        messages.put("interrupted")
+    except Exception as error:  # noqa: BLE001 - of any kind, told by the process that prints
+        messages.put(f"{type(error).__name__}: {error}")
+    messages.put(result)
+
+
+def _listen(messages: "Queue[Message]", workers: int) -> tuple[Result, list[str]]:
+    """Shows how far the workers are, until all have ended."""
+    total, failures = Result(), list[str]()
+    begin = shown = time.monotonic()
+    packets = ended = 0
+    while ended < workers:
+        try:
+            message = messages.get(timeout=1)
+        except queue.Empty:
+            message = 0
+        if isinstance(message, int):
+            packets += message
+        elif isinstance(message, str):
+            failures.append(message)
+        else:
+            total.add(message)
+            ended += 1
+        now = time.monotonic()
+        if now - shown > _PROGRESS:
+            shown = now
+            click.echo(f"{packets:>12,} packets, {now - begin:.0f} s", err=True)
+    return total, failures
+
+
+def _steps(texts: Iterable[str]) -> list[bytes | int]:
+    try:
+        return [from_option(text) for text in texts]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}: use hexadecimal digits, or +TICKS for time that passes") from None
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--packets", default=1_000_000, show_default=True, help="How many, by all workers together.")
+@click.option("--seconds", default=float("inf"), help="End after so long, loading included.")
+@click.option("--seed", default=1, show_default=True, help="Other packets; each worker has one of its own.")
+@click.option("--world", "worlds", multiple=True, type=click.IntRange(0, len(WORLDS) - 1), help="Only this one.")
+@click.option("--packet", "texts", multiple=True, help="Not random ones but this frame (hex), or +TICKS: time passes.")
+@click.option("--workers", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--list", "list_worlds", is_flag=True, help="Show the worlds.")
+def main(
+    packets: int,
+    seconds: float,
+    seed: int,
+    worlds: tuple[int, ...],
+    texts: tuple[str, ...],
+    workers: int,
+    list_worlds: bool,
+) -> None:
+    """Send random packets through the program and through a reference of it in Python, and compare what becomes of them."""
+    if list_worlds:
+        for number, world in enumerate(WORLDS):
+            click.echo(f"{number}  {world.name}: {len(world.vips)} VIPs, {', '.join(sorted(world.features))}")
+        return
+    if texts:
+        if len(worlds) != 1:
+            raise click.UsageError("--packet needs one --world")
+        for line in replay(worlds[0], _steps(texts)):
+            click.echo(line)
+        return
+    chosen = worlds or tuple(range(len(WORLDS)))
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[Message] = context.Queue()
+    cpus = sorted(os.sched_getaffinity(0))
+    running = [
+        context.Process(
+            target=_work, args=(chosen, packets // workers, seed + number, seconds, messages, cpus[number % len(cpus)])
+        )
+        for number in range(workers)
+    ]
+    begin = time.monotonic()
+    for process in running:
+        process.start()
+    result, failures = _listen(messages, workers)
+    for process in running:
+        process.join()
+    for name, count in sorted(result.coverage.items()):
+        click.echo(f"{count:>12,}  {name}")
+    for text in result.reports + failures:
+        click.echo(text)
+    missing = never(result.coverage) if not worlds and result.packets >= _LONG else []
+    if missing:
+        click.echo(f"never seen: {', '.join(missing)}")
+    click.echo(
+        f"{result.packets:,} packets in {time.monotonic() - begin:.0f} s, seed {seed}:"
+        f" {result.differences:,} differences"
+    )
+    sys.exit(1 if result.reports or failures or missing else 0)
+
+
+if __name__ == "__main__":
+    main(prog_name="scripts/fuzz")
