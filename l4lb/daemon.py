@@ -88,7 +88,8 @@ class Controller:
         backend, why = self._dataplane.explain(VipRecord(vip.service), packet, self._config.seed)
         if backend is None:
             return explain_view(vip, None, why, None)
-        return explain_view(vip, backend.endpoint, why, self._next_hop(vip, backend.endpoint))
+        endpoint = Endpoint(backend.endpoint.address, backend.endpoint.port or packet.port)
+        return explain_view(vip, endpoint, why, self._next_hop(vip, endpoint))
 
     async def _change(self, op: str, args: Mapping[str, object]) -> None:
         async with self._changing:
@@ -134,10 +135,16 @@ class Controller:
             async with self._changing:
                 self._dataplane.settle(time.monotonic())
                 self._dataplane.sweep()
-                try:
-                    await self._dataplane.require(self._features(self._config), self._config.seed)
-                except L4lbError as error:
-                    log.error("cannot load the program for what is on the network now: %s", error)  # noqa: TRY400
+                if self._dataplane.links_changed():
+                    await self._follow_links()
+
+    async def _follow_links(self) -> None:
+        """VLANs may need another program, and an interface that was down has lost its IPv6 addresses."""
+        try:
+            await self._dataplane.require(self._features(self._config), self._config.seed)
+            await self._announce(self._config)
+        except L4lbError as error:
+            log.error("cannot follow a change of the network: %s", error)  # noqa: TRY400 - told once, in a line
 
     def _check_forwarding(self, config: Config) -> None:
         """Refuses the first VIP that translates on a host that would not forward the backends' answers."""

@@ -38,6 +38,7 @@ class Flow:
         begins: whether the packet is the SYN of a TCP connection.
         record: the backend in the flow's record, if it has one that is valid.
         learning: whether UDP flows without a record are still taken for old ones.
+        begun: whether nothing but the SYN has been seen of the flow that has the record, so that another is the same one.
     """
 
     slot_hash: int
@@ -45,6 +46,7 @@ class Flow:
     begins: bool
     record: int | None
     learning: bool
+    begun: bool = False
 
 
 _BY_CHANCE = {
@@ -57,10 +59,12 @@ _BY_CHANCE = {
 def explain(table: Table, scheduler: Scheduler, flow: Flow) -> Explanation:
     """What becomes of a packet to a VIP with this table, of at least one slot."""
     current, previous = follow(table, flow.slot_hash)
-    known = flow.record is not None and not flow.begins
-    if scheduler in _BY_CHANCE and not known and (flow.begins or flow.protocol is Protocol.UDP):
+    by_chance = scheduler in _BY_CHANCE
+    known = flow.record is not None and (not flow.begins or (by_chance and flow.begun))
+    # A slot of nobody's says that no backend takes new flows, so the scheduler has none to choose.
+    if by_chance and not known and (flow.begins or flow.protocol is Protocol.UDP) and current != NOBODY:
         return Explanation(None, _BY_CHANCE[scheduler])
-    if known and (scheduler in _BY_CHANCE or table.unsettled[slot_of(flow.slot_hash, len(table.current))]):
+    if known and (by_chance or table.unsettled[slot_of(flow.slot_hash, len(table.current))]):
         chosen, why = flow.record, Why.TRACKED
     elif not table.unsettled[slot_of(flow.slot_hash, len(table.current))]:
         chosen, why = current, Why.SETTLED

@@ -50,6 +50,7 @@ class Dataplane:
         self._features: Features = frozenset()
         self._next_hops: dict[IPAddress, Answer] = {}
         self._links: dict[int, Link] = {}
+        self._links_changed = False
         self._sources: Mapping[int, IPNetwork | None] = {}  # by backend number
         self._maps: Maps | None = None
         self._swept = 0  # the line of the flow table to go on from
@@ -206,6 +207,7 @@ class Dataplane:
         """Takes over an interface's MAC address, MTU and VLAN tags."""
         self.maps.set_port(link)
         self._links[link.ifindex] = link
+        self._links_changed = True
         behind = (address for address, answer in self._next_hops.items() if _leaves_by(answer, link.ifindex))
         self._write_ways(set(behind))
 
@@ -213,6 +215,12 @@ class Dataplane:
         """Takes back what :meth:`set_link` said of a VLAN that is gone."""
         if self._links.pop(ifindex, None) is not None:
             self.maps.clear_port(ifindex)
+            self._links_changed = True
+
+    def links_changed(self) -> bool:
+        """Whether anything was told of interfaces since this was asked last."""
+        changed, self._links_changed = self._links_changed, False
+        return changed
 
     def forget_routes(self) -> None:
         """Makes the program ask the kernel for every route again."""

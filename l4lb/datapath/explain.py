@@ -39,12 +39,14 @@ def explain_packet(
         network = network_of(packet.client.address, settings.client_bits)
         slot_hash = flow_hash64(Endpoint(network, 0), 0, constants)
     now = ticks(time.monotonic_ns())
+    tag = flow_tag(hash64, number, constants)
     flow = Flow(
         slot_hash >> 32,
         vip.service.protocol,
         packet.begins,
-        maps.record(flow_tag(hash64, number, constants), number, now, settings.idle_ticks),
+        maps.record(tag, number, now, settings.idle_ticks),
         maps.learning_until(region) > now,
+        maps.is_begun(tag),
     )
     found = explain(maps.read_table(region), settings.scheduler, flow)
     return (None if found.backend is None else image.backends[found.backend]), found.why

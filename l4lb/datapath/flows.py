@@ -22,6 +22,11 @@ class Flow:
     state: int
     tick: int
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether nothing but a SYN, or a first datagram, was seen."""
+        return self.state == _STATES["FLOW_BEGUN"]
+
     def is_over(self, now: int, idle: int) -> bool:
         """Whether it counts no more, at tick `now`, if a flow may be silent for `idle` ticks."""
         return (now - self.tick) & _TICK_MASK > min(idle, _LIFETIMES.get(self.state, idle))

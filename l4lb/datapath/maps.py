@@ -181,8 +181,7 @@ class Maps:
             now: the tick.
             idle: for how many ticks it may have been silent.
         """
-        line = bpf.map_lookup(self._flows, tag >> 32 & self.limits.flow_lines - 1, _LINE)
-        found = next((flow for flow in flows.decode(line) if flow.tag == tag), None)
+        found = self._flow(tag)
         if found is None or found.is_over(now, idle):
             return None
         number, generation = found.backend & 0xFFFFFF, found.backend >> 24
@@ -190,6 +189,15 @@ class Maps:
         if not value[values.BACKEND.mode.offset] or self._generation(number) != generation:
             return None
         return number if values.backend_of(value)[0].vip == vip else None
+
+    def is_begun(self, tag: int) -> bool:
+        """Whether a flow's record says that nothing but a SYN was seen of it, where states are recorded."""
+        found = self._flow(tag)
+        return found is not None and found.is_begun
+
+    def _flow(self, tag: int) -> flows.Flow | None:
+        line = bpf.map_lookup(self._flows, tag >> 32 & self.limits.flow_lines - 1, _LINE)
+        return next((flow for flow in flows.decode(line) if flow.tag == tag), None)
 
     def begin_period(self, region: Region) -> None:
         """Forgets which previous slots were used."""

@@ -35,7 +35,7 @@ def unload(root: Path) -> list[str]:
 
 async def _take_addresses(ifindexes: set[int]) -> list[str]:
     async with AsyncIPRoute() as ipr:
-        links = list(links_on(await read_devices(ipr), ifindexes).values())
+        links = [link for link in links_on(await read_devices(ipr), ifindexes).values() if not link.tags]
     if links:
         await VipAddresses(links).reconcile(())
     return [link.name for link in links]

@@ -104,9 +104,7 @@ def connections(
     words += ["--pause", str(pause or max(0.02, count / _REQUESTS_PER_SECOND)), "--patience", str(patience)]
     words += ["--reopen"] if reopen else []
     words += ["--from", *map(str, sources)] if sources else []
-    process = subprocess.Popen(
-        namespace.command(sys.executable, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen(namespace.command(sys.executable, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
         try:
             made = Connections(process)

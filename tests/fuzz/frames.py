@@ -118,7 +118,7 @@ def _ipv6(source: bytes, destination: bytes, protocol: int, data: bytes, header:
     if header.fragment is not None:
         offset, more, number = header.fragment
         chain.append((44, struct.pack("!BBHI", 0, 0, offset | more, number)))
-    following = [kind for kind, _ in chain[1:]] + [protocol]
+    following = [*(kind for kind, _ in chain[1:]), protocol][: len(chain)]
     body = b"".join(bytes((after,)) + made[1:] for after, (_, made) in zip(following, chain, strict=True)) + data
     first = 6 << 28 | header.traffic_class << 20 | header.number
     next_header = chain[0][0] if chain else protocol

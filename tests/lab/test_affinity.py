@@ -24,7 +24,9 @@ def serving(routed: Gateway) -> Gateway:
     return routed
 
 
-def shuffle(gateway: Gateway, mode: str = "nat", version: int = 4, scheduler: str = "maglev", idle: int = 300) -> Shuffle:
+def shuffle(
+    gateway: Gateway, mode: str = "nat", version: int = 4, scheduler: str = "maglev", idle: int = 300
+) -> Shuffle:
     """A daemon with a VIP that has all the lab's servers, and what changes it."""
     gateway.daemon.start()
     client = Client(gateway.daemon.socket)

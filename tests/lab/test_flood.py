@@ -51,7 +51,7 @@ def flood(gateway: Gateway) -> None:
             assert time.monotonic() < began + LONGEST, f"{left} SYNs too few"
             for _ in range(min(10, left // BURST + 1)):
                 made.out_of(interface, BURST)
-        print(time.monotonic()-began)
+        print(time.monotonic() - began)
 
 
 def mac_address(made: Lab) -> bytes:
