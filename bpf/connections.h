@@ -65,22 +65,48 @@ static __always_inline int is_client(const struct connection *connection, const 
 	       connection->client_port == client->port;
 }
 
-/*
- * The place of the packet's connection to a backend; a new one for a connection that begins. Sets *place.
- */
+/* Where the search for a connection to a backend begins. */
+static __always_inline __u32 search_from(const struct packet *packet, const struct backend *backend)
+{
+	/* An answer by fullnat tells the place; one by nat tells the client, who has to be enough to find it. */
+	return IS(backend, FULLNAT) ? flow_tag(packet->hash, backend->vip) >> 32 : home_of(&packet->from);
+}
+
+/* The place of the packet's connection to a backend, if it is known; else RARE. Sets *place. */
+static __always_inline int find_known_place(const struct packet *packet, const struct vip *vip,
+					    const struct backend *backend, __u32 number, __u32 *place,
+					    struct connection **found)
+{
+	__u32 home = search_from(packet, backend), now = ticks_now(), record = recorded(backend, number), i, at;
+	__u64 pool = pool_of(number), idle = *(volatile const __u64 *)&vip->idle, state;
+	struct connection *connection;
+
+	for (i = 0; i < POOL_PROBES; i++) {
+		at = (home + i) & ((pool >> 32) - 1);
+		connection = connection_at(pool, at);
+		if (!connection)
+			return DROP_INCONSISTENT;
+		state = *(volatile __u64 *)&connection->state;
+		if ((__u32)state == record && is_client(connection, &packet->from) &&
+		    connection->service_port == packet->to.port && !is_over(state >> 32, now, idle)) {
+			*place = at;
+			*found = connection;
+			touch(packet, connection, now);
+			return FORWARDED;
+		}
+	}
+	return RARE;
+}
+
+/* The same, or a new place for a connection that begins. */
 static __always_inline int find_place(const struct packet *packet, const struct backend *backend, __u32 number,
 				      __u32 *place, struct connection **found)
 {
-	__u32 home, now = ticks_now();
+	__u32 home = search_from(packet, backend), now = ticks_now(), record = recorded(backend, number);
 	__u32 best = 0, longest = 0, silent, i, at;
-	__u32 record = recorded(backend, number);
 	struct connection *connection;
 	__u64 pool = pool_of(number), state, free_state = 0;
 
-	if (!pool)
-		return DROP_INCONSISTENT;
-	/* An answer by fullnat tells the place; one by nat tells the client, who has to be enough to find it. */
-	home = IS(backend, FULLNAT) ? flow_tag(packet->hash, backend->vip) >> 32 : home_of(&packet->from);
 	for (i = 0; i < POOL_PROBES; i++) {
 		at = (home + i) & ((pool >> 32) - 1);
 		connection = connection_at(pool, at);

@@ -205,7 +205,10 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 #endif
 #if WITH_CONNECTIONS
 	if (packet->kind != LATER_FRAGMENT && (IS(backend, FULLNAT) || (backend->flags & BACKEND_SHARED))) {
-		reason = find_place(packet, backend, out->backend, &owner->place, &owner->connection);
+		/* A new connection takes a place in the program for rare packets; its SYN has been clamped by then. */
+		reason = rare ? find_place(packet, backend, out->backend, &owner->place, &owner->connection)
+			      : find_known_place(packet, owner->vip, backend, out->backend, &owner->place,
+						 &owner->connection);
 		if (reason)
 			return reason;
 #if WITH_FULLNAT
@@ -330,30 +333,51 @@ static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, str
 	return to_backend(ctx, packet, out, &owner, rare);
 }
 
-BPF_TABLE_PINNED("prog", __u32, __u32, stages, 1, STAGES, 0);
+BPF_TABLE_PINNED("prog", __u32, __u32, stages, 2, STAGES, 0);
+
+static __always_inline int run(struct xdp_md *ctx, struct packet *packet, int rare)
+{
+	struct way_out out = {.ingress = ctx->ingress_ifindex};
+	int reason = handle(ctx, packet, &out, rare);
+
+	if (!rare && reason == RARE)
+		return RARE;
+	return reason == FORWARDED ? transmit(packet, &out) : count_reason(reason);
+}
 
 int l4lb(struct xdp_md *ctx)
 {
 	struct packet packet = {};
-	struct way_out out = {.ingress = ctx->ingress_ifindex};
-	int reason = handle(ctx, &packet, &out, 0);
+	int action = run(ctx, &packet, 0);
 
-	if (reason == RARE) {
+	if (action != RARE)
+		return action;
+	if (WITH_IPV6 && packet.v6)
+		stages.call(ctx, 1);
+	else
 		stages.call(ctx, 0);
-		reason = DROP_INCONSISTENT;
-	}
-	return reason == FORWARDED ? transmit(&packet, &out) : count_reason(reason);
+	return count_reason(DROP_INCONSISTENT);
 }
 
-/* Fragments, ICMP, IPv6 extension headers, and what is too long for its way: all that would only be in the way above. */
-int l4lb_rare(struct xdp_md *ctx)
+/*
+ * Fragments, ICMP, IPv6 extension headers, what is too long for its way, connections that begin where they are recorded: all
+ * that would only be in the way above. A program for each family, so that the verifier has half as much to follow in each.
+ */
+int l4lb_rare4(struct xdp_md *ctx)
 {
 	struct packet packet = {};
-	struct way_out out = {.ingress = ctx->ingress_ifindex};
-	int reason = handle(ctx, &packet, &out, 1);
 
-	return reason == FORWARDED ? transmit(&packet, &out) : count_reason(reason);
+	return run(ctx, &packet, 4);
 }
+
+#if WITH_IPV6
+int l4lb_rare6(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+
+	return run(ctx, &packet, 6);
+}
+#endif
 
 #if WITH_TRACKING
 int l4lb_sweep(struct xdp_md *ctx)

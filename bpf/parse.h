@@ -266,8 +266,8 @@ static __always_inline int parse_icmp(struct packet *packet)
 }
 
 /*
- * Fills `packet`. Without `rare`, which is known when this is compiled, the answer is RARE for all that is no plain TCP or
- * UDP packet.
+ * Fills `packet`. `rare` is known when this is compiled: the IP version that is handled, or 0 for both, when the answer is RARE
+ * for all that is no plain TCP or UDP packet.
  */
 static __always_inline int parse(struct xdp_md *ctx, struct packet *packet, int rare)
 {
@@ -301,9 +301,9 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet, int 
 		packet->tag_bytes = unknown(packet->tag_bytes) & 12;
 	packet->ip = data + sizeof(*eth) + packet->tag_bytes;
 #endif
-	if (type == bpf_htons(ETH_P_IP))
+	if (rare != 6 && type == bpf_htons(ETH_P_IP))
 		reason = parse_ipv4(packet, rare);
-	else if (type == bpf_htons(ETH_P_IPV6))
+	else if (rare != 4 && type == bpf_htons(ETH_P_IPV6))
 		reason = WITH_IPV6 ? parse_ipv6(packet, rare) : PASS_NOT_VIP;
 	else
 		reason = PASS_NOT_IP;

@@ -38,7 +38,7 @@ class Flow:
         begins: whether the packet is the SYN of a TCP connection.
         record: the backend in the flow's record, if it has one that is valid.
         learning: whether UDP flows without a record are still taken for old ones.
-        begun: whether nothing but the SYN has been seen of the flow that has the record, so that another is the same one.
+        begun: whether nothing but a SYN has been seen of the flow that has the record, so that another is the same one.
     """
 
     slot_hash: int

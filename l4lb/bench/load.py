@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+import os
+import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -82,18 +85,50 @@ def bpf_folder() -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def load(features: Features) -> int:
-    """Compiles and loads the program; the number of its instructions on the fast way.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of one combination.
 
-    Raises:
-        ProgramError: it cannot be compiled or loaded.
+    Attributes:
+        instructions: of the fast way; 0 if the program was refused.
+        detail: the compiler's and the verifier's words, if it was.
     """
+
+    features: Features
+    instructions: int
+    seconds: float
+    detail: str = ""
+
+
+async def load_all(combinations: Iterable[Features]) -> AsyncIterator[Loaded]:
+    """Compiles and loads the program in each of these combinations, several at a time."""
+    todo = iter(combinations)
     with bpf_folder() as folder:
-        maps = folder / "maps"
-        maps.mkdir()
-        asyncio.run(programs.ensure(balancer_source(features, 0, maps, _SMALL), folder / "program"))
+        running: set[asyncio.Task[Loaded]] = set()
+        for number in itertools.count():
+            for features in itertools.islice(todo, (os.cpu_count() or 1) - len(running)):
+                running.add(asyncio.create_task(_load(features, folder / f"{number}_{len(running)}")))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+
+
+async def _load(features: Features, folder: Path) -> Loaded:
+    began = time.monotonic()
+    folder.mkdir()
+    maps = folder / "maps"
+    maps.mkdir()
+    try:
+        await programs.ensure(balancer_source(features, 0, maps, _SMALL), folder / "program")
         with bpf.opened(folder / "program") as program:
-            return bpf.info(program, bpf.ProgramInfo).translated_bytes // 8
+            size = bpf.info(program, bpf.ProgramInfo).translated_bytes // 8
+        return Loaded(features, size, time.monotonic() - began)
+    except ProgramError as error:
+        return Loaded(features, 0, time.monotonic() - began, error.detail)
+    finally:
+        shutil.rmtree(folder)
 
 
 @click.command("load")
@@ -101,18 +136,22 @@ def load(features: Features) -> int:
 @click.option("--all", "walk_all", is_flag=True, help="Every combination there is, which takes hours.")
 def load_command(together: int, walk_all: bool) -> None:
     """Load the program with many combinations of its switches, and print how large it is."""
-    combinations = list(every_combination()) if walk_all else covering(together)
+    asyncio.run(_report(list(every_combination()) if walk_all else covering(together)))
+
+
+async def _report(combinations: list[Features]) -> None:
     click.echo(f"{len(combinations):,} combinations\n\n{'instructions':>12}  {'seconds':>7}  switches")
     failed = 0
-    for features in combinations:
-        began = time.monotonic()
-        try:
-            size = f"{load(features):,}"
-        except ProgramError as error:
+    async for loaded in load_all(combinations):
+        if loaded.detail:
             failed += 1
-            size = "refused"
-            click.echo(error.detail[-2000:], err=True)
-        named = " ".join(name for name in FEATURES if name in features) or "none"
-        click.echo(f"{size:>12}  {time.monotonic() - began:>7.1f}  {named}")
+            click.echo(loaded.detail[-2000:], err=True)
+        size = f"{loaded.instructions:,}" if loaded.instructions else "refused"
+        click.echo(f"{size:>12}  {loaded.seconds:>7.1f}  {named(loaded.features)}")
     if failed:
         raise click.ClickException(f"{failed} combinations cannot be loaded")
+
+
+def named(features: Features) -> str:
+    """A combination in words."""
+    return " ".join(name for name in FEATURES if name in features) or "none"

@@ -20,7 +20,7 @@ _path = click.Path(path_type=Path)
     multiple=True,
     required=True,
     metavar="IF",
-    help="Where packets come in and leave; may repeat.",
+    help="Where packets come in and leave, with the VLANs on it; may repeat.",
 )
 @click.option("--state", type=_path, default=DEFAULT_STATE, show_default=True, help="Where VIPs and backends are kept.")
 @click.option("--socket-group", metavar="GROUP", help="A group that may use the control socket besides root.")
@@ -42,7 +42,8 @@ _path = click.Path(path_type=Path)
     "--announce/--no-announce",
     default=True,
     show_default=True,
-    help="Put VIP addresses on an interface, for hosts on its segment; not needed where they are routed here.",
+    help="Put the addresses of VIPs, and of fullnat's sources, on an interface, for hosts on its segment; not needed"
+    " where they are routed here.",
 )
 @click.option(
     "--echo/--no-echo",

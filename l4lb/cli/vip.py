@@ -29,7 +29,7 @@ _SETTINGS: tuple[tuple[str, click.ParamType[Any], str, str], ...] = (
     (
         "mss",
         click.IntRange(0, MSS_RANGE[1]),
-        "Largest TCP segment, in bytes, that a SYN may announce; 0 for any.",
+        "Largest TCP segment, in bytes, that a SYN through the gateway may announce; 0 for any.",
         "0",
     ),
     (
@@ -38,7 +38,12 @@ _SETTINGS: tuple[tuple[str, click.ParamType[Any], str, str], ...] = (
         "Bits of a client's address that source-hash goes by, so that a network keeps one backend; 0 for all.",
         "0",
     ),
-    ("pool", _pool, "Connections at once to each server in mode fullnat.", str(POOL)),
+    (
+        "pool",
+        _pool,
+        "Places for connections to each server, in mode fullnat and for servers of several VIPs in mode nat.",
+        str(POOL),
+    ),
 )
 
 

@@ -81,7 +81,7 @@ def balancer_source(features: Collection[str], seed: int, maps: Path, limits: Li
     return Source(
         text=inline(BPF_DIR / "l4lb.c"),
         function="l4lb",
-        stages=("l4lb_rare",),
+        stages=("l4lb_rare4", "l4lb_rare6") if "IPV6" in features else ("l4lb_rare4",),
         errands=(SWEEP,) if "TRACKING" in features else (),
         switches={
             **{name.upper(): str(value) for name, value in asdict(limits).items()},

@@ -2,9 +2,9 @@
 
     python -m l4lb.lab.connections ADDRESS PORT COUNT [--pause S] [--patience S] [--reopen] [--from ADDRESS ...]
 
-It opens them, prints ``open``, and asks over all of them again and again until a line comes in on standard input. Then it
-prints as JSON what became of each, and keeps those open that still are until standard input ends. Times are those of the
-monotonic clock, which is the same in all processes.
+It opens them, prints ``open``, and asks over all of them again and again until a line comes in on standard input. Then
+it prints as JSON what became of each, and keeps those open that still are until standard input ends. Times are those of
+the monotonic clock, which is the same in all processes.
 """
 
 import argparse

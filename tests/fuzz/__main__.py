@@ -1,60 +1,38 @@
 """``scripts/fuzz``: the command line."""
 
-import itertools
 import multiprocessing
 import os
 import queue
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 
 import click
 
 from tests.fuzz.coverage import never
 from tests.fuzz.reproduction import from_option
-from tests.fuzz.session import Result, bed_of, fuzz, replay
+from tests.fuzz.session import Result, replay
+from tests.fuzz.worker import Message, work
 from tests.fuzz.worlds import WORLDS
 
 _LONG = 500_000  # packets of all worlds, in which all that is possible has to come up
 _PROGRESS = 5  # seconds
 
-Message = int | Result | str
-"""Of a worker: packets since the last one, what came of it, or why it ended."""
 
-
-def _work(
-    worlds: tuple[int, ...], packets: int, seed: int, seconds: float, messages: "Queue[Message]", cpu: int
-) -> None:
-    """A worker, on a CPU of its own: the program keeps some things for each."""
-    os.sched_setaffinity(0, {cpu})
-    deadline = time.monotonic() + seconds
-    result = Result()
-    try:
-        for _, group in itertools.groupby(worlds, key=lambda number: (WORLDS[number].features, WORLDS[number].limits)):
-            numbers = tuple(group)
-            with bed_of(WORLDS[numbers[0]].features, WORLDS[numbers[0]].limits) as bed:
-                for number in numbers:
-                    left = len(worlds) - worlds.index(number)
-                    until = time.monotonic() + (deadline - time.monotonic()) / left
-                    share = (packets - result.packets) // left
-                    result.add(fuzz(bed, number, share, seed, until, messages.put))
-    except KeyboardInterrupt:
-        messages.put("interrupted")
-    except Exception as error:  # noqa: BLE001 - of any kind, told by the process that prints
-        messages.put(f"{type(error).__name__}: {error}")
-    messages.put(result)
-
-
-def _listen(messages: "Queue[Message]", workers: int) -> tuple[Result, list[str]]:
+def _listen(messages: "Queue[Message]", running: Sequence[BaseProcess]) -> tuple[Result, list[str]]:
     """Shows how far the workers are, until all have ended."""
     total, failures = Result(), list[str]()
     begin = shown = time.monotonic()
     packets = ended = 0
-    while ended < workers:
+    while ended < len(running):
         try:
             message = messages.get(timeout=1)
         except queue.Empty:
+            if not any(process.is_alive() for process in running):
+                failures.append("a worker ended without a result")
+                break
             message = 0
         if isinstance(message, int):
             packets += message
@@ -94,7 +72,7 @@ def main(
     workers: int,
     list_worlds: bool,
 ) -> None:
-    """Send random packets through the program and through a reference of it in Python, and compare what becomes of them."""
+    """Send random packets through the program and a reference of it in Python, and compare what becomes of them."""
     if list_worlds:
         for number, world in enumerate(WORLDS):
             click.echo(f"{number}  {world.name}: {len(world.vips)} VIPs, {', '.join(sorted(world.features))}")
@@ -111,14 +89,14 @@ def main(
     cpus = sorted(os.sched_getaffinity(0))
     running = [
         context.Process(
-            target=_work, args=(chosen, packets // workers, seed + number, seconds, messages, cpus[number % len(cpus)])
+            target=work, args=(chosen, packets // workers, seed + number, seconds, messages, cpus[number % len(cpus)])
         )
         for number in range(workers)
     ]
     begin = time.monotonic()
     for process in running:
         process.start()
-    result, failures = _listen(messages, workers)
+    result, failures = _listen(messages, running)
     for process in running:
         process.join()
     for name, count in sorted(result.coverage.items()):

@@ -47,11 +47,12 @@ class Comparison:
 
     Attributes:
         packets: how many there were.
+        resets: how often both forgot everything.
         coverage: how often each reason, and each (mode, families, kind of packet, way), came up.
     """
 
     def __init__(self, bed: Testbed, world: World, files: ExitStack) -> None:
-        self.packets = 0
+        self.packets = self.resets = 0
         self.coverage: Counter[str] = Counter()
         self.bed = bed
         self._world = world
@@ -97,6 +98,7 @@ class Comparison:
 
     def reset(self) -> None:
         """Both forget all that they remember of packets."""
+        self.resets += 1
         self._memory.empty()
         self._reference = Reference(self._surroundings)
         self._passed = 0

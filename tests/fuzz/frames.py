@@ -131,7 +131,7 @@ def fragments(data: bytes, size: int, number: int) -> list[tuple[bytes, tuple[in
 
 
 def renewed(frame: bytes, *, ipv6: bool = True, vlans: bool = True) -> bytes:
-    """A frame with the checksums that it ought to have, of its IPv4 header and of what follows it, where it can be told."""
+    """A frame with the checksums that it ought to have: its IPv4 header's, and that of what follows where it can be."""
     packet = parse(frame, ipv6=ipv6, vlans=vlans)
     if isinstance(packet, str):
         return frame

@@ -44,7 +44,7 @@ def _transport_at(frame: bytearray) -> int:
 
 
 def _place(frame: bytearray, at: int, size: int) -> bool:
-    return 0 <= at and at + size <= len(frame)
+    return at >= 0 and at + size <= len(frame)
 
 
 def _store(frame: bytearray, at: int, value: int) -> None:

@@ -1,4 +1,4 @@
-"""The network around the fuzzed program: what is configured in its namespace, and the same as the reference asks for it."""
+"""The network around the fuzzed program: what its namespace is told, and the same as the reference asks for it."""
 
 import subprocess
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -33,20 +33,12 @@ _ROUTES = f"""
 
 # Most packets are about clients that can be reached, the first ones of each family.
 CLIENTS: dict[int, tuple[IPAddress, ...]] = {
-    4: tuple(
-        map(
-            ip_address,
-            (CLIENT, "198.51.100.7", "198.51.100.8", "10.1.5.5", "203.0.113.9", "203.0.113.10", "203.0.113.11")
-            + ("10.3.0.2", "10.1.0.1", "10.1.0.77", "127.0.0.1", "224.0.0.1", "0.0.0.0", "100.64.0.1"),
-        )
-    ),
-    6: tuple(
-        map(
-            ip_address,
-            (CLIENT6, "fd05::7", "fd05::8", "fd01:5::5", "fd05::9", "fd03::2")
-            + ("fd01::1", "fd01::77", "ff02::1", "::", "::1", "2001:db8:77::1"),
-        )
-    ),
+    version: tuple(map(ip_address, texts.split()))
+    for version, texts in {
+        4: f"""{CLIENT} 198.51.100.7 198.51.100.8 10.1.5.5 203.0.113.9 203.0.113.10 203.0.113.11 10.3.0.2 10.1.0.1
+            10.1.0.77 127.0.0.1 224.0.0.1 0.0.0.0 100.64.0.1""",
+        6: f"""{CLIENT6} fd05::7 fd05::8 fd01:5::5 fd05::9 fd03::2 fd01::1 fd01::77 ff02::1 :: ::1 2001:db8:77::1""",
+    }.items()
 }
 _ON_LINK = (IPv4Network("10.1.0.0/24"), IPv6Network("fd01::/64"), IPv6Network("fe80::/64"))
 _SIDE_LINK = (IPv4Network("10.3.0.0/24"), IPv6Network("fd03::/64"))

@@ -1,4 +1,4 @@
-"""What is sent: packets of every kind that may come to a world's VIPs, and answers to what has left for its backends."""
+"""What is sent: packets of every kind that may come to a world's VIPs, and answers to what left for its backends."""
 
 import random
 import struct
@@ -52,9 +52,8 @@ class Packets:
         """A few frames that belong together, as fragments do."""
         (way,) = self._chance.choices([way for way, _ in self._ways], [weight for _, weight in self._ways])
         made = []
-        for frame in way():
-            if self._chance.random() < MUTATED:
-                frame = mutated(self._chance, frame)  # noqa: PLW2901
+        for whole in way():
+            frame = mutated(self._chance, whole) if self._chance.random() < MUTATED else whole
             made.append(frame[:MOST])
         self._last.extend(made)
         return made

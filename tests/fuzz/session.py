@@ -91,9 +91,12 @@ def _round(
             comparison.step(steps[-1])
         for frame in stream.next()[: last - comparison.packets]:
             steps.append(frame)
+            resets = comparison.resets
             difference = comparison.step(frame)
             if difference is None:
                 stream.learn(frame, comparison.left())
+                if comparison.resets != resets:
+                    steps.clear()
                 continue
             result.differences += 1
             if difference.kind not in reduced and len(reduced) < _MOST_REPORTS:

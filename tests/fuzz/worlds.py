@@ -167,7 +167,8 @@ def _schedulers() -> World:
         servers = [f"10.2.{number}.{n}:8080" for n in range(1, 4)]
         servers6 = [f"[fd02::{number}:{n}]:5353" for n in range(1, 4)]
         vips += [
-            _vip(f"nat-{scheduler}", f"192.0.2.{10 + number}:80", Mode.NAT, *servers, client_prefix=24 * hashed, **more),
+            _vip(f"nat-{scheduler}", f"192.0.2.{10 + number}:80", Mode.NAT, *servers,
+                 client_prefix=24 * hashed, **more),
             _vip(f"gue-{scheduler}", f"192.0.2.{30 + number}:100-120", Mode.GUE,
                  *(f"[fd02:1::{number}:{n}]" for n in range(3)), **more),
             _vip(f"fullnat-{scheduler}", f"[2001:db8::{10 + number}]:53", Mode.FULLNAT, *servers6, protocol=UDP,

@@ -114,10 +114,11 @@ def explained(bed: Testbed, kind: Kind, packet: Packet) -> tuple[IPAddress | Non
 
 def expected(kind: Kind) -> set[Why]:
     """All that has to have come up."""
-    found = {Why.TRACKED, Why.PREVIOUS, Why.SETTLED if kind.scheduler.hashes else Why(kind.scheduler.replace("-", "_"))}
-    if kind.protocol is Protocol.TCP:  # UDP flows are all taken for old ones, as long as this takes
-        found |= {Why.NO_BACKEND, *([Why.NEW] if kind.scheduler.hashes else [])}
-    return found
+    is_tcp = kind.protocol is Protocol.TCP  # UDP flows are all taken for old ones, as long as this takes
+    if kind.scheduler.hashes:
+        return {Why.SETTLED, Why.TRACKED, Why.PREVIOUS, *([Why.NEW, Why.NO_BACKEND] if is_tcp else [])}
+    by_chance = Why(kind.scheduler.replace("-", "_"))
+    return {Why.TRACKED, by_chance, *([Why.PREVIOUS, Why.NO_BACKEND] if is_tcp else [])}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.scheduler}-{kind.service}-{kind.prefix}")
@@ -126,12 +127,10 @@ def test_it_agrees_with_the_kernel(lb: Testbed, kind: Kind) -> None:
     numbers = random.Random(2)
     reasons: Counter[Why] = Counter()
     for weights in CHANGES:
-        lb.configure(
-            Config((kind.vip(weights),), SEED), {address: hop(LOOPBACK, mac) for address, mac in MACS.items()}
-        )
+        lb.configure(Config((kind.vip(weights),), SEED), {address: hop(LOOPBACK, mac) for address, mac in MACS.items()})
         takes_new = {SERVERS[kind.version][number] for number, weight in weights.items() if weight}
-        for _ in range(250):
-            flow = random.Random(numbers.randrange(200))
+        for _ in range(120):
+            flow = random.Random(numbers.randrange(100))
             client = Endpoint(CLIENT[kind.version] + flow.randrange(1 << 12), flow.randrange(1024, MAX_PORT))
             begins = kind.protocol is Protocol.TCP and numbers.random() < 0.5
             packet = Packet(client, flow.randint(*kind.ports), begins)
@@ -144,4 +143,4 @@ def test_it_agrees_with_the_kernel(lb: Testbed, kind: Kind) -> None:
                 assert explained(lb, kind, Packet(client, packet.port, begins=False)) == (got, Why.TRACKED)
             else:
                 assert got == backend, (why, weights)
-    assert all(reasons[why] > 5 for why in expected(kind)), reasons
+    assert all(reasons[why] > 4 for why in expected(kind)), reasons

@@ -10,6 +10,7 @@ from scapy.packet import Packet, Raw
 
 from l4lb.lab.testbed import Testbed
 from l4lb.model import Config, Mode, Protocol
+from l4lb.plan.operations import EmptyPool
 from l4lb.view import Traffic
 from tests.packet.harness import SEED, XDP_REDIRECT, XDP_TX, run
 from tests.packet.modes import CASES, CLIENT_PORT, CLIENTS, CONFIG, NEXT_HOPS, VIP_PORT, Case, arriving, header
@@ -17,13 +18,21 @@ from tests.packet.modes import CASES, CLIENT_PORT, CLIENTS, CONFIG, NEXT_HOPS, V
 DATA = Raw(b"an odd number of bytes.")
 
 
-@pytest.fixture
-def lb(bed: Testbed) -> Iterator[Testbed]:
-    """All VIPs of :mod:`tests.packet.modes`; no connection is known."""
+@pytest.fixture(scope="module")
+def configured(bed: Testbed) -> Iterator[Testbed]:
+    """All VIPs of :mod:`tests.packet.modes`."""
     bed.configure(Config((), SEED), {})
     bed.configure(CONFIG, NEXT_HOPS)
     yield bed
     bed.configure(Config((), SEED), {})
+
+
+@pytest.fixture
+def lb(configured: Testbed) -> Testbed:
+    """No connection is known."""
+    for pool in set(configured.image.pools.values()):
+        configured.maps.apply(EmptyPool(pool))
+    return configured
 
 
 def check(lb: Testbed, case: Case, sent: Packet, expected: Packet) -> None:

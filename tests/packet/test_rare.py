@@ -1,6 +1,5 @@
 """What takes the way of rare packets, in every mode and family: fragments, ICMP errors, pings, what is too long."""
 
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -18,15 +17,14 @@ from scapy.packet import Packet, Raw
 
 from l4lb.datapath import bpf
 from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC, Testbed
-from l4lb.model import Config, Endpoint, IPAddress, Mode, Protocol
-from tests.packet.harness import LIMITS, SEED, XDP_DROP, XDP_REDIRECT, XDP_TX, run
+from l4lb.model import Endpoint, IPAddress, Mode, Protocol
+from l4lb.plan.operations import EmptyPool
+from tests.packet.harness import LIMITS, XDP_DROP, XDP_REDIRECT, XDP_TX, run
 from tests.packet.modes import (
     BACKEND_MAC,
     CASES,
     CLIENT_PORT,
     CLIENTS,
-    CONFIG,
-    NEXT_HOPS,
     VIP_PORT,
     Case,
     arriving,
@@ -34,21 +32,22 @@ from tests.packet.modes import (
     out,
     renewed,
 )
-from tests.packet.test_modes import first_packet
+from tests.packet.test_modes import configured, first_packet
+
+__all__ = ["configured"]  # a fixture is used by its name
 
 ROUTERS: dict[int, IPAddress] = {4: IPv4Address("198.51.100.1"), 6: IPv6Address("2001:db8:ffff::1")}
 
 
 @pytest.fixture
-def lb(bed: Testbed) -> Iterator[Testbed]:
-    """All VIPs of :mod:`tests.packet.modes`; no connection and no fragment is known."""
-    bed.configure(Config((), SEED), {})
-    with bpf.opened(bed.pins / "maps" / "fragments") as fd:
+def lb(configured: Testbed) -> Testbed:
+    """No connection and no fragment is known."""
+    with bpf.opened(configured.pins / "maps" / "fragments") as fd:
         for line in range(LIMITS.fragment_lines):
             bpf.map_update(fd, line, bytes(64))
-    bed.configure(CONFIG, NEXT_HOPS)
-    yield bed
-    bed.configure(Config((), SEED), {})
+    for pool in set(configured.image.pools.values()):
+        configured.maps.apply(EmptyPool(pool))
+    return configured
 
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)

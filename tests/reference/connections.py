@@ -48,6 +48,8 @@ class Connection:
             flags = 0
         if flags & _RST:
             self.state = CLOSED
+        elif self.state in (CLOSING, CLOSED) and packet.protocol == TCP and packet.begins:
+            self.state = BEGUN  # the port was used again; either side may begin (RFC 6146 §3.5.2.2)
         elif flags & _FIN and self.state != CLOSED:
             self.state = CLOSING
         elif self.state == BEGUN and not flags & _SYN:
@@ -86,8 +88,6 @@ class Pools:
                 and connection.target is target
                 and connection.service_port == packet.destination_port
             ):
-                if connection.state in (CLOSING, CLOSED) and packet.protocol == TCP and packet.begins:
-                    connection.state = BEGUN  # the port was used again
                 connection.touch(packet, now)
                 return place, connection
             elif connection.client == client and target.shared:

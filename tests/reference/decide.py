@@ -101,7 +101,7 @@ class Reference:
 
     def _identify_fragment(self, packet: Packet, ingress: int) -> Owner | str:
         owner = self._recalled(packet, "to_vip") or self._recalled(packet, "from_backend")
-        if owner is None and packet.destination not in self._services.addresses:
+        if owner is None and not (packet.is_flow and packet.destination in self._services.addresses):
             return "pass_fragment"
         reason = self._judge(packet, ingress)
         if reason is not None:
@@ -179,11 +179,11 @@ class Reference:
             return ended("drop_no_egress", packet.frame)
         most = longest(hop, way.mtu)
         if packet.total > most:
-            if packet.may_fragment:
-                return ended("drop_too_big", packet.frame)
             # By fullnat the kernel would take it for its own, and reset the connection.
             if vip.mode is Mode.FULLNAT:
                 return self._too_big(packet, most, ingress)
+            if packet.may_fragment:
+                return ended("drop_too_big", packet.frame)
             return ended("pass_too_big", packet.frame)
         clamp(packet, frame, vip.mss)
         source = vip.service.address.packed, owner.service_port

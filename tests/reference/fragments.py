@@ -55,8 +55,13 @@ class Fragments:
             self._write(packet, _WAYS[way] + _PLACE, ANY_DATAGRAM, place)
 
     def recall(self, packet: Packet, way: Way) -> Target | None:
-        """Whose a later fragment is, if its first one or another datagram's told lately."""
-        told = self._read(packet, _WAYS[way], packet.datagram) or self._read(packet, _WAYS[way], ANY_DATAGRAM)
+        """Whose a later fragment is, if its first one told lately, or another datagram's did.
+
+        One that is not of TCP or UDP, as far as it tells, may still be: RFC 8200 §4.5 goes by the first one alone.
+        """
+        told = self._read(packet, _WAYS[way], packet.datagram)
+        if told is None and packet.is_flow:
+            told = self._read(packet, _WAYS[way], ANY_DATAGRAM)
         return told if isinstance(told, Target) else None
 
     def recall_place(self, packet: Packet, way: Way) -> Place | None:

@@ -11,7 +11,7 @@ _SYN = 2
 def clamp(packet: Packet, frame: bytearray, most: int) -> None:
     """Lowers it to `most` bytes in `frame`, if that is not 0 and there is such an option.
 
-    SYNs in fragments or behind IPv6 extension headers are left alone.
+    SYNs in fragments or behind IPv6 extension headers are left alone, as are those whose options end behind the packet.
     """
     flags = packet.tcp_flags
     if not most or packet.kind is not Kind.PLAIN or flags is None or not flags & _SYN:
@@ -19,8 +19,10 @@ def clamp(packet: Packet, frame: bytearray, most: int) -> None:
     if packet.v6 and packet.transport != packet.ip + 40:
         return
     at, end = packet.transport + 20, packet.transport + (frame[packet.transport + 12] >> 4) * 4
+    if end > packet.end:
+        return
     for _ in range(MAX_OPTIONS):
-        if at + 4 > min(end, packet.end) or frame[at] == _END:
+        if at + 4 > end or frame[at] == _END:
             return
         if frame[at] == _NO_OPERATION:
             at += 1

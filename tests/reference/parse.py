@@ -43,6 +43,7 @@ class Packet:
         source, source_port, destination, destination_port: the flow's ends, as a packet of it would have them that goes
             this packet's way. An error is about a packet that went the other way.
         datagram: what the fragments of one datagram have in common beside their addresses.
+        is_flow: of a later fragment, whether TCP or UDP is what is in it as far as it tells.
         inner, inner_transport: of an error, where the packet that it quotes begins, and its transport header.
     """
 
@@ -58,6 +59,7 @@ class Packet:
     destination: bytes
     kind: Kind = Kind.PLAIN
     datagram: int = 0
+    is_flow: bool = True
     source_port: int = 0
     destination_port: int = 0
     inner: int = 0
@@ -131,9 +133,7 @@ def _parse_ipv4(frame: bytes, ip: int) -> Packet | str:
         packet.datagram = protocol << 16 | int.from_bytes(number.to_bytes(2, "big"), "little")
         packet.kind = Kind.LATER_FRAGMENT if offset & 0x1FFF else Kind.FIRST_FRAGMENT
     if packet.kind is Kind.LATER_FRAGMENT:
-        packet.protocol = 0
-        if protocol not in (TCP, UDP):
-            return "pass_fragment"
+        packet.protocol, packet.is_flow = 0, protocol in (TCP, UDP)
     return packet
 
 
@@ -165,7 +165,8 @@ def _follow_extensions(packet: Packet, ip: int, following: int) -> Packet | str:
             packet.datagram = int.from_bytes(number, "little")
             if rest & 0xFFF8:
                 packet.kind, packet.protocol, packet.transport = Kind.LATER_FRAGMENT, 0, at
-                return packet if after in EXTENSIONS or after in (TCP, UDP) else "pass_fragment"
+                packet.is_flow = after in (TCP, UDP)
+                return packet
             if rest & 1:
                 packet.kind = Kind.FIRST_FRAGMENT
         following = after

@@ -105,7 +105,7 @@ class Services:
     def answering(self, address: bytes, port: int, protocol: int) -> Target | None:
         """The backend whose answers come from there; of several VIPs', the first one's."""
         target = self._answering.get((address, port, protocol))
-        if target is not None:
+        if target is not None and port:
             return target
         target = self._answering.get((address, 0, protocol))  # one that keeps the port that the client chose
         if target is not None and target.vip.service.first_port <= port <= target.vip.service.last_port:
