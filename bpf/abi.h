@@ -262,9 +262,9 @@ enum reason {
 	PASS_TTL_EXPIRED, /* TTL or hop limit 0 or 1, which a router does not forward: the kernel answers */
 	PASS_LOCAL, /* a backend's packet to the gateway itself, or to where no route leads: the kernel answers */
 	PASS_RESOLVE_NEIGHBOUR, /* an answer whose next hop's MAC is unknown: emptied, it makes the kernel ask for it */
-	PASS_TOO_BIG, /* a backend's answer, longer than the MTU of its way and not to be fragmented: the kernel tells it */
+	PASS_TOO_BIG, /* an answer by nat, longer than the MTU of its way and not to be fragmented: the kernel tells the backend */
 	ANSWER_ECHO, /* a ping to a VIP's address */
-	ANSWER_TOO_BIG, /* longer than can be sent to the backend: the client is told how long it may be */
+	ANSWER_TOO_BIG, /* longer than fits its way to the backend, or by fullnat back: its sender is told how long it may be */
 	DROP_MALFORMED, /* for a VIP or from a backend, with lengths that contradict each other */
 	DROP_FRAGMENT, /* a later fragment for a VIP's address, of which no first one was seen */
 	DROP_NO_BACKEND, /* the VIP has no backend with a weight above 0 */

@@ -54,22 +54,25 @@ static __always_inline void touch(const struct packet *packet, struct connection
 		__sync_val_compare_and_swap(&connection->state, old, new);
 }
 
-static __always_inline __u32 home_of(const struct endpoint *client)
-{
-	return flow_hash(client, 0) >> 32;
-}
-
 static __always_inline int is_client(const struct connection *connection, const struct endpoint *client)
 {
 	return connection->client_hi == client->hi && connection->client_lo == client->lo &&
 	       connection->client_port == client->port;
 }
 
-/* Where the search for a connection to a backend begins. */
-static __always_inline __u32 search_from(const struct packet *packet, const struct backend *backend)
+/*
+ * What the places are made from where a connection to a backend may be. An answer by fullnat tells the place; one by nat tells
+ * the client, who has to be enough to find it.
+ */
+static __always_inline __u64 search_hash(const struct packet *packet, const struct backend *backend)
 {
-	/* An answer by fullnat tells the place; one by nat tells the client, who has to be enough to find it. */
-	return IS(backend, FULLNAT) ? flow_tag(packet->hash, backend->vip) >> 32 : home_of(&packet->from);
+	return IS(backend, FULLNAT) ? flow_tag(packet->hash, backend->vip) : flow_hash(&packet->from, 0);
+}
+
+/* The places in turn, each so many after the one before that neighbours do not meet again (double hashing). */
+static __always_inline __u32 place_at(__u64 pool, __u64 hash, __u32 probe)
+{
+	return ((hash >> 32) + probe * ((__u32)hash | 1)) & ((pool >> 32) - 1);
 }
 
 /* The place of the packet's connection to a backend, if it is known; else RARE. Sets *place. */
@@ -77,12 +80,13 @@ static __always_inline int find_known_place(const struct packet *packet, const s
 					    const struct backend *backend, __u32 number, __u32 *place,
 					    struct connection **found)
 {
-	__u32 home = search_from(packet, backend), now = ticks_now(), record = recorded(backend, number), i, at;
+	__u64 hash = search_hash(packet, backend);
+	__u32 now = ticks_now(), record = recorded(backend, number), i, at;
 	__u64 pool = pool_of(number), idle = *(volatile const __u64 *)&vip->idle, state;
 	struct connection *connection;
 
 	for (i = 0; i < POOL_PROBES; i++) {
-		at = (home + i) & ((pool >> 32) - 1);
+		at = place_at(pool, hash, i);
 		connection = connection_at(pool, at);
 		if (!connection)
 			return DROP_INCONSISTENT;
@@ -102,13 +106,14 @@ static __always_inline int find_known_place(const struct packet *packet, const s
 static __always_inline int find_place(const struct packet *packet, const struct backend *backend, __u32 number,
 				      __u32 *place, struct connection **found)
 {
-	__u32 home = search_from(packet, backend), now = ticks_now(), record = recorded(backend, number);
+	__u64 hash = search_hash(packet, backend);
+	__u32 now = ticks_now(), record = recorded(backend, number);
 	__u32 best = 0, longest = 0, silent, i, at;
 	struct connection *connection;
 	__u64 pool = pool_of(number), state, free_state = 0;
 
 	for (i = 0; i < POOL_PROBES; i++) {
-		at = (home + i) & ((pool >> 32) - 1);
+		at = place_at(pool, hash, i);
 		connection = connection_at(pool, at);
 		if (!connection)
 			return DROP_INCONSISTENT;
@@ -168,17 +173,17 @@ static __always_inline void source_of(const struct backend *backend, __u32 place
 static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend,
 							__u32 *number, __u32 *at)
 {
-	__u32 now = ticks_now(), home, i, place;
-	__u64 pool = pool_of(*number), state;
+	__u32 now = ticks_now(), i, place;
+	__u64 pool = pool_of(*number), hash, state;
 	struct connection *connection;
 	struct backend *owner;
 
 	if (!pool)
 		return NULL;
 	if ((*backend)->flags & BACKEND_SHARED) {
-		home = home_of(&packet->to);
+		hash = flow_hash(&packet->to, 0);
 		for (i = 0; i < POOL_PROBES; i++) {
-			connection = connection_at(pool, (home + i) & ((pool >> 32) - 1));
+			connection = connection_at(pool, place_at(pool, hash, i));
 			if (connection && is_client(connection, &packet->to) &&
 			    connection_lives(*(volatile __u64 *)&connection->state, now))
 				goto found;

@@ -141,7 +141,8 @@ class Dataplane:
                 if not after.previous:
                     continue
                 self.maps.begin_period(region)
-            self._periods[region] = now + self.image.vip_settings[number].idle_ticks * _TICK_SECONDS
+            # A tick longer than a flow may be silent, so that no record outlives the slot's being unsettled.
+            self._periods[region] = now + (self.image.vip_settings[number].idle_ticks + 1) * _TICK_SECONDS
 
     def sweep(self) -> None:
         """Forgets a share of the flows that have been silent for too long, where schedulers count them."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from l4lb.errors import L4lbError
 
-# 5.9 has links for XDP, 5.6 bpf_jiffies64, 5.5 arrays that can be mapped; 5.10 is the long-term kernel after them.
-OLDEST_KERNEL = (5, 10)
+# 5.12 has compare-and-exchange, 5.11 the coarse clock, 5.9 links for XDP; 5.15 is the long-term kernel after them.
+OLDEST_KERNEL = (5, 12)
 
 # Positions in the sets of /proc/self/status (uapi/linux/capability.h).
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39, "CAP_PERFMON": 38}

@@ -115,7 +115,8 @@ def make_plan(
         {number: (record, weights[record]) for number, record in backends.items()},
         config.seed,
     )
-    learning_until = {number: now + settings.idle_ticks for number, settings in vip_settings.items()}
+    # A tick more than a flow may be silent, as of this one a part is over.
+    learning_until = {number: now + settings.idle_ticks + 1 for number, settings in vip_settings.items()}
     wanted_tables, contents = tables.place(table_sources, image.tables, read, untouched, learning_until, limits)
     wide = ranges.wanted({number: vip.service for number, vip in of.items()}, addresses)
     wanted_ranges = ranges.place(wide, image.ranges, limits)

@@ -10,6 +10,7 @@ from l4lb.datapath.links import mac_bytes
 from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC
 from l4lb.model import Backend, Mode, Vip
 from tests.fuzz import frames
+from tests.fuzz.edge import to_zero
 from tests.fuzz.frames import ACK, FIN, PUSH, RST, SYN, Flow, Header
 from tests.fuzz.mutate import MOST, mutated
 from tests.fuzz.network import CLIENTS
@@ -17,6 +18,7 @@ from tests.fuzz.worlds import World
 from tests.reference.parse import ICMP, ICMPV6, TCP, UDP, Kind, Packet, parse
 
 MUTATED = 0.45  # of all packets
+_EDGES = 0.1  # of all that is forwarded
 _KEPT = 48  # flows that answers are made to
 _CLIENT_PORTS = (1000, 2000, 3000, 4000, 65_535)
 _ETHERNET = mac_bytes(GATEWAY_MAC) + mac_bytes(CLIENT_MAC)
@@ -35,6 +37,7 @@ class Packets:
         self._translated: deque[Flow] = deque(maxlen=_KEPT)  # as they left for backends
         self._clients: deque[Flow] = deque(maxlen=_KEPT)  # as they came
         self._last: deque[bytes] = deque(maxlen=_KEPT)
+        self._following: list[bytes] = []
         self._ways: list[tuple[Callable[[], list[bytes]], int]] = [
             (self._request, 36),
             (self._answer, 20),
@@ -50,6 +53,8 @@ class Packets:
 
     def next(self) -> list[bytes]:
         """A few frames that belong together, as fragments do."""
+        if self._following:
+            return [self._following.pop()]
         (way,) = self._chance.choices([way for way, _ in self._ways], [weight for _, weight in self._ways])
         made = []
         for whole in way():
@@ -60,6 +65,11 @@ class Packets:
 
     def learn(self, frame: bytes, left: bytes) -> None:
         """Takes note of a frame that was forwarded to a backend as `left`."""
+        if not left:
+            return
+        if self._chance.random() < _EDGES:
+            again = to_zero(self._chance, frame, left)
+            self._following += [again] if again is not None else []
         came, goes = (parse(each, ipv6=True, vlans=True) for each in (frame, left))
         if isinstance(came, Packet) and came.kind in (Kind.PLAIN, Kind.FIRST_FRAGMENT):
             self._clients.append(_flow_of(came))

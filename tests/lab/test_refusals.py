@@ -125,7 +125,7 @@ TABLE: list[Refusal | Request] = [
     ),
     Refusal("another program", ("another XDP program is on lan", "xdp off"), (), interface_with_a_program),
     Refusal("large MTU", ("jumbo", "MTU"), ("--interface", "jumbo"), interface_with_a_large_mtu),
-    Refusal("old kernel", ("kernel 2.6", "too old", "5.10"), prefix=("setarch", "--uname-2.6")),
+    Refusal("old kernel", ("kernel 2.6", "too old", "5.12"), prefix=("setarch", "--uname-2.6")),
     Refusal("damaged state file", ("state.json", "damaged", "--reset-state"), (), damaged_state),
     Refusal("state file of a later version", ("state.json", "version 99"), (), state_of_the_future),
     Refusal("file instead of a socket", ("control.sock is not a socket", "--socket"), (), file_instead_of_socket),

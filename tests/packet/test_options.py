@@ -42,7 +42,7 @@ def vip(version: int, ports: tuple[int, int], mode: Mode, port: int, number: int
     """A VIP with one backend, which has a number of its own."""
     service = Service(VIP[version], *ports, Protocol.TCP)
     backend = Backend(Endpoint(BACKEND[version] + number, port))
-    return replace(Vip(f"v{number}", service, mode, backends=(backend,)), **settings)  # type: ignore[arg-type]
+    return replace(Vip(f"v{number}", service, mode, backends=(backend,), pool=256), **settings)  # type: ignore[arg-type]
 
 
 def tcp(source: int, destination: int, **fields: object) -> Packet:

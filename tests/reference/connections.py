@@ -77,7 +77,7 @@ class Pools:
         pool, now = self._pools[target.server], self._world.now()
         client = (packet.source, packet.source_port)
         best, best_silence = 0, 0
-        for place in _probed(pool, self._home(packet, target, client)):
+        for place in _probed(pool, self._search_hash(packet, target, client)):
             connection = pool.places.get(place)
             if connection is None:
                 silence = _FREE
@@ -113,7 +113,7 @@ class Pools:
         """The place and connection that an answer belongs to."""
         pool, now = self._pools[target.server], self._world.now()
         client = (packet.destination, packet.destination_port)
-        places = _probed(pool, self._hash(client, 0) >> 32) if target.shared else _addressed(packet, target, pool)
+        places = _probed(pool, self._hash(client, 0)) if target.shared else _addressed(packet, target, pool)
         for place in places:
             connection = pool.places.get(place)
             if connection is None or connection.is_over(now) or (target.shared and connection.client != client):
@@ -122,19 +122,21 @@ class Pools:
             return place, connection
         return None
 
-    def _home(self, packet: Packet, target: Target, client: tuple[bytes, int]) -> int:
-        """Where the places begin that are looked at. By nat an answer's client has to be enough to find them."""
+    def _search_hash(self, packet: Packet, target: Target, client: tuple[bytes, int]) -> int:
+        """What the places are made from that are looked at. By nat an answer's client has to be enough to find them."""
         if target.shared:
-            return self._hash(client, 0) >> 32
+            return self._hash(client, 0)
         flow = self._hash(client, packet.destination_port)
-        return flow_tag(flow, self._numbers[target.vip.name], self._world.constants) >> 32
+        return flow_tag(flow, self._numbers[target.vip.name], self._world.constants)
 
     def _hash(self, client: tuple[bytes, int], port: int) -> int:
         return self._world.flow_hash64(Endpoint(address_of(client[0]), client[1]), port)
 
 
-def _probed(pool: Pool, home: int) -> list[int]:
-    return [home + probe & pool.size - 1 for probe in range(PROBES)]
+def _probed(pool: Pool, hash64: int) -> list[int]:
+    """Double hashing: the upper half is where to begin, the lower one, made odd, how far to go each time."""
+    step = hash64 & 0xFFFFFFFF | 1
+    return [(hash64 >> 32) + probe * step & pool.size - 1 for probe in range(PROBES)]
 
 
 def _addressed(packet: Packet, target: Target, pool: Pool) -> list[int]:

@@ -1,5 +1,6 @@
 """Slots against a model that remembers every flow: under any changes, no flow leaves a backend that is usable."""
 
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +14,8 @@ from l4lb.balance.slots import NOBODY, Table, follow, retarget, settle
 # All of it is small, so that what can meet does meet.
 SIZES = (3, 5)
 BACKENDS = range(3)
-FLOWS = st.integers(0, 11).map(lambda number: number * 2**32 // 12)  # by their hashes
+HASHES = [number * 2**32 // 12 for number in range(12)]
+FLOWS = st.sampled_from(HASHES)
 IDLE = 1  # ticks that a flow may be silent
 # Both begin in the middle of a tick, and end when one begins.
 PERIOD = IDLE + 1  # of quiet, after which a slot settles
@@ -155,7 +157,11 @@ class Flows(RuleBasedStateMachine):
                 if chosen != NOBODY:
                     self.live[flow] = Live(chosen, self.now)
 
-    @rule(silent=st.sets(FLOWS), looks_first=st.booleans())
+    @rule(silent=st.lists(st.sets(FLOWS), min_size=1, max_size=3), looks_first=st.booleans())
+    def ticks_pass(self, silent: list[set[int]], looks_first: bool) -> None:
+        for flows in silent:
+            self.a_tick_passes(flows, looks_first)
+
     def a_tick_passes(self, silent: set[int], looks_first: bool) -> None:
         """Some flows send, others do not; those that have not for too long are forgotten, as is right."""
         self.now += 1
@@ -195,9 +201,48 @@ class Datagrams(Flows):
     is_tcp = False
 
 
-@pytest.mark.parametrize("flows", [Flows, Datagrams])
+both = pytest.mark.parametrize("flows", [Flows, Datagrams])
+
+
+@both
 def test_flows_stay_where_they_are(flows: type[Flows]) -> None:
-    run_state_machine_as_test(flows, settings=settings(max_examples=300, stateful_step_count=25, deadline=None))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        flows, settings=settings(max_examples=100, stateful_step_count=25, deadline=None)
+    )
+
+
+@both
+def test_long_lives(flows: type[Flows]) -> None:
+    """More and longer ones of the same, for what takes many steps to go wrong."""
+    for seed in range(600):
+        numbers = random.Random(seed)
+        machine = flows()
+        for _ in range(60):
+            _step(machine, numbers)
+            machine.new_flows_go_to_who_may_have_them()
+            machine.previous_backends_are_usable()
+        machine.teardown()
+
+
+def _step(machine: Flows, numbers: random.Random) -> None:
+    backend, size = numbers.choice(BACKENDS), numbers.choice(SIZES)
+    match numbers.randrange(10):
+        case 0:
+            machine.a_backend_is_added(backend=backend, weight=numbers.randrange(4), size=size)
+        case 1:
+            machine.a_backend_is_removed(backend=backend, size=size)
+        case 2:
+            machine.weights_change(weights={backend: numbers.randrange(4)})
+        case 3:
+            machine.a_backend_dies(backend=backend)
+        case 4:
+            if machine.down:
+                machine.a_backend_recovers()
+        case 5 | 6:
+            machine.flows_begin(flows=set(numbers.sample(HASHES, 4)))
+        case _:
+            silent = set(numbers.sample(HASHES, numbers.choice([0, 4, 8, 12])))
+            machine.a_tick_passes(silent, looks_first=numbers.random() < 0.5)
 
 
 def test_what_did_not_change_stays_settled() -> None:
