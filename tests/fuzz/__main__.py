@@ -96,9 +96,12 @@ def main(
     begin = time.monotonic()
     for process in running:
         process.start()
-    result, failures = _listen(messages, running)
-    for process in running:
-        process.join()
+    try:
+        result, failures = _listen(messages, running)
+    finally:
+        for process in running:
+            process.terminate()  # does nothing to one that has ended
+            process.join()
     for name, count in sorted(result.coverage.items()):
         click.echo(f"{count:>12,}  {name}")
     for text in result.reports + failures:

@@ -26,6 +26,13 @@ def work(
     signal.signal(signal.SIGTERM, _interrupt)
     os.sched_setaffinity(0, {cpu})
     deadline = time.monotonic() + seconds
+    parent = os.getppid()
+
+    def tell(count: int) -> None:
+        if os.getppid() != parent:  # nobody is left to tell
+            raise KeyboardInterrupt
+        messages.put(count)
+
     result = Result()
     try:
         for _, group in itertools.groupby(worlds, key=lambda number: (WORLDS[number].features, WORLDS[number].limits)):
@@ -35,7 +42,7 @@ def work(
                     left = len(worlds) - worlds.index(number)
                     until = time.monotonic() + (deadline - time.monotonic()) / left
                     share = (packets - result.packets) // left
-                    result.add(fuzz(bed, number, share, seed, until, messages.put))
+                    result.add(fuzz(bed, number, share, seed, until, tell))
     except KeyboardInterrupt:
         messages.put("interrupted")
     except Exception as error:  # of any kind: told by the process that prints

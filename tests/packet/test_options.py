@@ -57,8 +57,8 @@ def test_the_narrowest_vip_takes_a_port(lb: Testbed, version: int) -> None:
     ranges = [(1, MAX_PORT), (8000, 8999), (8080, 8090), (8085, 8085), (60_000, MAX_PORT)]
     configure(lb, *(vip(version, ports, Mode.NAT, 7, number) for number, ports in enumerate(ranges)))
     owners = {1: 0, 80: 0, 7999: 0, 8000: 1, 8079: 1, 8080: 2, 8085: 3, 8090: 2, 8091: 1, 8999: 1, 9000: 0, 65_535: 4}
-    for port, number in owners.items():
-        outcome = run(lb, bytes(arriving(header(CLIENTS[version], VIP[version]) / tcp(4000, port) / DATA)))
+    for source, (port, number) in enumerate(owners.items(), start=4000):
+        outcome = run(lb, bytes(arriving(header(CLIENTS[version], VIP[version]) / tcp(source, port) / DATA)))
         assert list(outcome.traffic) == [
             f"{lb.image.vips[_number(lb, number)].service.place} {_backend(version, number)}"
         ]
