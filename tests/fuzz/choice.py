@@ -1,5 +1,6 @@
 """What the scheduler of a VIP gives a packet, from the tables and records that are in the maps."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from l4lb.balance.explain import Flow, Why, explain
@@ -13,13 +14,26 @@ from tests.fuzz.maps import tick
 _BY_CHANCE = (Why.ROUND_ROBIN, Why.LEAST_CONNECTIONS, Why.RANDOM)
 
 
-class Choice:
-    """The schedulers of a configuration that the maps hold; `run` lets the program have the packet."""
+def chosen_because(why: Why) -> str:
+    """What a choice is called in the coverage."""
+    return f"chosen: {why.replace('_', ' ')}"
 
-    def __init__(self, bed: Testbed, config: Config, constants: Constants, run: Callable[[], object]) -> None:
+
+class Choice:
+    """The schedulers of a configuration that the maps hold.
+
+    Args:
+        run: lets the program have the packet.
+        coverage: counts why backends were chosen.
+    """
+
+    def __init__(
+        self, bed: Testbed, config: Config, constants: Constants, run: Callable[[], object], coverage: Counter[str]
+    ) -> None:
         self._bed = bed
         self._constants = constants
         self._run = run
+        self._coverage = coverage
         numbers = {record.service: number for number, record in bed.image.vips.items()}
         self.numbers = {vip.name: numbers[vip.service] for vip in config.vips}
         self._tables: dict[int, Table] = {}
@@ -50,6 +64,7 @@ class Choice:
             self._learning[number] > tick(),
         )
         found = explain(table, vip.scheduler, flow)
+        self._coverage[chosen_because(found.why)] += 1
         chosen = found.backend
         if found.why in _BY_CHANCE:
             self._run()

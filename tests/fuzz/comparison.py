@@ -61,7 +61,7 @@ class Comparison:
         config = Config(world.vips, SEED)
         constants = seeds(SEED)
         self._vips = {vip.name: vip for vip in world.vips}
-        choice = Choice(bed, config, constants, self._program)
+        choice = Choice(bed, config, constants, self._program, self.coverage)
         self._numbers = {(record.vip, record.endpoint): number for number, record in bed.image.backends.items()}
         self._vip_numbers = choice.numbers
         ours = set(bed.maps.ports())

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from l4lb.balance.explain import Why
 from l4lb.datapath import abi
 from l4lb.model import Scheduler
+from tests.fuzz.choice import chosen_because
 from tests.fuzz.comparison import covered
 from tests.fuzz.worlds import WORLDS
 from tests.reference.parse import Kind
@@ -18,6 +20,7 @@ def reachable() -> set[str]:
     """Everything, as :attr:`tests.fuzz.comparison.Comparison.coverage` calls it."""
     found = set(abi.reason_names()) - _UNREACHABLE
     found |= {"tx", "redirect"} | {f"scheduler {scheduler}" for scheduler in Scheduler}
+    found |= {chosen_because(why) for why in Why}
     for vip in WORLDS[0].vips:
         ways: tuple[Way, ...] = ("to_vip", "from_backend") if vip.mode.translates else ("to_vip",)
         found |= {
