@@ -14,8 +14,14 @@ static __always_inline int choose(struct packet *packet, const struct vip *vip, 
 	if (!(table >> 32))
 		return DROP_NO_BACKEND;
 #if WITH_TRACKING
-	if (vip->scheduler >= SCHEDULER_ROUND_ROBIN && choose_tracked(packet, vip, vip_number, table, number))
-		goto chosen;
+	if (vip->scheduler >= SCHEDULER_ROUND_ROBIN) {
+		int found = choose_tracked(packet, vip, vip_number, table, number);
+
+		if (found < 0)
+			return DROP_NO_BACKEND;
+		if (found)
+			goto chosen;
+	}
 #endif
 #if WITH_SOURCE_HASH
 	if (vip->scheduler == SCHEDULER_SOURCE_HASH) {

@@ -66,7 +66,7 @@ static __always_inline void note_state(const struct packet *packet, struct flow 
 }
 
 /*
- * Sets the number of the backend that the flow has or gets, or leaves it to the hash: then the answer is 0.
+ * Sets the number of the backend that the flow has or gets. Answers 0 to leave it to the hash, and -1 if no backend takes it.
  */
 static __always_inline int choose_tracked(const struct packet *packet, const struct vip *vip, __u32 vip_number,
 					  __u64 table, __u32 *number)
@@ -94,8 +94,10 @@ static __always_inline int choose_tracked(const struct packet *packet, const str
 	switch (scheduler) {
 	case SCHEDULER_ROUND_ROBIN:
 	case SCHEDULER_LEAST_CONNECTIONS:
-		if (!header->turns || header->turns_for != scheduler)
+		if (header->turns_for != scheduler)
 			return 0;
+		if (!header->turns)
+			return -1;
 		chosen = scheduler == SCHEDULER_ROUND_ROBIN ? next_in_turn(header, vip_number) : least_loaded(header);
 		break;
 	default:
@@ -105,7 +107,7 @@ static __always_inline int choose_tracked(const struct packet *packet, const str
 	*number = chosen;
 	backend = chosen == NO_BACKEND ? NULL : backends.lookup(number);
 	if (!backend)
-		return 0;
+		return -1;
 	remember(line, tag, recorded(backend, *number), FLOW_BEGUN, now, idle);
 	add_load(*number, 1);
 	return 1;

@@ -52,16 +52,18 @@ def _steps(texts: Iterable[str]) -> list[bytes | int]:
     try:
         return [from_option(text) for text in texts]
     except ValueError as error:
-        raise click.BadParameter(f"{error}: use hexadecimal digits, or +TICKS for time that passes") from None
+        raise click.UsageError(f"--packet: {error}; use hexadecimal digits, or +TICKS for time that passes") from None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--packets", default=1_000_000, show_default=True, help="How many, by all workers together.")
+@click.option(
+    "--packets", default=1_000_000, show_default=True, type=click.IntRange(1), help="How many, by all workers together."
+)
 @click.option("--seconds", default=float("inf"), help="End after so long, loading included.")
 @click.option("--seed", default=1, show_default=True, help="Other packets; each worker has one of its own.")
 @click.option("--world", "worlds", multiple=True, type=click.IntRange(0, len(WORLDS) - 1), help="Only this one.")
 @click.option("--packet", "texts", multiple=True, help="Not random ones but this frame (hex), or +TICKS: time passes.")
-@click.option("--workers", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--workers", default=len(os.sched_getaffinity(0)), show_default=True, type=click.IntRange(1))
 @click.option("--list", "list_worlds", is_flag=True, help="Show the worlds.")
 def main(
     packets: int,
@@ -80,9 +82,11 @@ def main(
     if texts:
         if len(worlds) != 1:
             raise click.UsageError("--packet needs one --world")
-        for line in replay(worlds[0], _steps(texts)):
-            click.echo(line)
-        return
+        differs = False
+        for agreed, text in replay(worlds[0], _steps(texts)):
+            click.echo(text)
+            differs |= not agreed
+        sys.exit(int(differs))
     chosen = worlds or tuple(range(len(WORLDS)))
     context = multiprocessing.get_context("spawn")
     messages: Queue[Message] = context.Queue()

@@ -48,6 +48,7 @@ class Choice:
         number = self.numbers[vip.name]
         table = self._tables.get(number)
         if table is None:
+            self._coverage[chosen_because(Why.NO_BACKEND)] += 1
             return None
         hash64 = slot_hash = flow_hash64(client, port, self._constants)
         if vip.scheduler is Scheduler.SOURCE_HASH:

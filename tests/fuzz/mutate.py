@@ -9,7 +9,7 @@ from tests.fuzz.frames import renewed
 _TAGS = (b"\x81\x00", b"\x88\xa8")
 _PROTOCOLS = (0, 1, 2, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135, 253, 255)
 _NUMBERS = (0, 1, 7, 8, 19, 20, 39, 40, 41, 0x7F, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF)
-MOST = 3_000  # bytes of a frame: a test run takes what fits a page
+LEAST, MOST = 14, 3_000  # bytes of a frame: a test run takes an Ethernet header or more, and what fits a page
 
 Mutation = Callable[[random.Random, bytearray], None]
 
@@ -21,7 +21,7 @@ def mutated(chance: random.Random, frame: bytes) -> bytes:
         if len(damaged) < 34:
             break
         chance.choice(_MUTATIONS)(chance, damaged)
-    made = bytes(damaged[:MOST]).ljust(14, b"\0")
+    made = bytes(damaged[:MOST]).ljust(LEAST, b"\0")
     return renewed(made) if chance.random() < 0.5 else made
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tests.fuzz.comparison import Comparison, Difference, Step
+from tests.fuzz.mutate import LEAST, MOST
 
 _TRIES = 400
 
@@ -54,13 +55,13 @@ class Reduction:
             size //= 2
 
     def _shorten(self) -> None:
-        """Cuts bytes off the last frame's end, then makes others 0."""
+        """Cuts bytes off the last frame's end."""
         *before, frame = self.steps
         if not isinstance(frame, bytes):
             return
         size = len(frame) // 2
         while size:
-            while len(frame) - size >= 14 and self._try([*before, frame[:-size]]):
+            while len(frame) - size >= LEAST and self._try([*before, frame[:-size]]):
                 frame = frame[:-size]
             size //= 2
 
@@ -76,4 +77,9 @@ def from_option(text: str) -> Step:
     Raises:
         ValueError: it is none.
     """
-    return int(text[1:]) if text.startswith("+") else bytes.fromhex(text)
+    if text.startswith("+"):
+        return int(text[1:])
+    frame = bytes.fromhex(text)
+    if not LEAST <= len(frame) <= MOST:
+        raise ValueError(f"a frame of {len(frame)} bytes is not between {LEAST} and {MOST}")
+    return frame

@@ -120,15 +120,15 @@ def report(found: Reduction, number: int) -> str:
     )
 
 
-def replay(number: int, steps: Sequence[Step]) -> Iterator[str]:
-    """What program and reference make of these steps, each as text."""
+def replay(number: int, steps: Sequence[Step]) -> Iterator[tuple[bool, str]]:
+    """Whether program and reference agree on each of these steps, and what they make of it."""
     world = WORLDS[number]
     with bed_of(world.features, world.limits) as bed, compared(bed, world) as comparison:
         for step in steps:
             difference = comparison.step(step)
             if isinstance(step, int):
-                yield f"{step} ticks pass"
+                yield True, f"{step} ticks pass"
             elif difference is None:
-                yield f"agreed: {comparison.shown()}"
+                yield True, f"agreed: {comparison.shown()}"
             else:
-                yield f"expected {difference.expected}\n  found {difference.found}"
+                yield False, f"expected {difference.expected}\n  found {difference.found}"

@@ -68,6 +68,13 @@ def wide(wide_routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gatew
         yield gateway
 
 
+@pytest.fixture(scope="module")
+def wide_running(wide_routed_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """One for all tests of a module, each with a VIP that it takes away."""
+    with _gateway(wide_routed_lab, request) as gateway:
+        yield gateway
+
+
 @pytest.fixture
 def wide_segment(wide_segment_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     """A daemon of the test's own in the wide lab for dsr."""

@@ -2,12 +2,16 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from l4lb.client import Client
-from l4lb.lab.connections import Fate
-from l4lb.model import Endpoint
+from l4lb.lab.connections import Connections, Fate, connections
+from l4lb.model import Endpoint, IPAddress
+from tests.lab.gateway import VIPS, Gateway
+
+REMOVABLE = ("b4", "b5", "b6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,13 @@ class Shuffle:
             self._weights[name] = weight
 
     def explains(self, fate: Fate) -> bool:
-        """Whether a connection that broke had to: its backend was taken away while it was there."""
+        """Whether a connection that broke had to: its backend was taken away while it was there.
+
+        Who broke before the first answer does not know its backend; then any that was taken away may have been it.
+        """
         return any(
             change.weight is None
-            and change.backend == fate.backend
+            and fate.backend in (change.backend, "")
             and change.done >= fate.began
             and change.began <= fate.ended
             for change in self.changes
@@ -101,3 +108,47 @@ class Shuffle:
             if change.weight and change.began <= fate.opened and taken_back >= fate.began:
                 return True
         return False
+
+
+def shuffle(
+    gateway: Gateway, mode: str = "nat", version: int = 4, scheduler: str = "maglev", idle: int = 300
+) -> Shuffle:
+    """Makes a VIP that has all the lab's servers, in a daemon that is started if it is not; what changes it."""
+    if not gateway.daemon.running:
+        gateway.daemon.start()
+    client = Client(gateway.daemon.socket)
+    client.call(
+        "vip.add", name="web", address=str(Endpoint(VIPS[version], 80)), protocol="tcp", mode=mode, scheduler=scheduler,
+        idle_timeout=idle,
+    )  # fmt: skip
+    port = 80 if mode == "dsr" else 8080
+    backends = {server.name: Endpoint(server.address_of(version), port) for server in gateway.lab.servers}
+    for backend in backends.values():
+        client.call("backend.add", vip="web", address=str(backend))
+    return Shuffle(client, "web", backends, REMOVABLE)
+
+
+@contextmanager
+def using(
+    gateway: Gateway,
+    count: int,
+    version: int = 4,
+    sources: Sequence[IPAddress] = (),
+    pause: float = 0,
+    patience: float = 10,
+) -> Iterator[Connections]:
+    """Connections to the VIP; for each that breaks another one is opened."""
+    with connections(gateway.lab.client, VIPS[version], 80, count, pause, patience, True, sources) as made:
+        yield made
+
+
+def judge(fates: list[Fate], changes: Shuffle) -> list[Fate]:
+    """None broke but those whose backend was taken away, and none began where none may; those that live on."""
+    broken = [fate for fate in fates if fate.error]
+    living = [fate for fate in fates if not fate.error]
+    unexplained = [fate for fate in broken if not changes.explains(fate)]
+    assert not unexplained, unexplained
+    astray = [fate for fate in living if not changes.allows(fate)]
+    assert not astray, astray
+    assert {fate.backend for fate in living} >= {"b1", "b2", "b3"}, "connections to those that stayed"
+    return living

@@ -8,13 +8,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from l4lb.bench.frames import ACK, SYN, tcp_frame
 from l4lb.datapath import bpf
 from l4lb.datapath.layout import SWEEP
 from l4lb.datapath.links import mac_bytes
 from l4lb.datapath.loader import errand_of
-from l4lb.lab.testbed import LOOPBACK, Testbed, hop, testbed
+from l4lb.lab.testbed import GATEWAY_MAC, LOOPBACK, Testbed, hop, testbed
 from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
 from tests.packet.harness import LIMITS, SEED, XDP_DROP, XDP_TX
 
@@ -205,3 +207,23 @@ def test_a_backend_that_is_gone_and_back_has_no_load(lb: Testbed) -> None:
     for client in clients(100):
         send(lb, client, RST)
     assert connections(lb)[1] == 0, "records of its first life take nothing off its second"
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.ROUND_ROBIN, Scheduler.LEAST_CONNECTIONS, Scheduler.RANDOM])
+def test_without_weights_no_datagram_begins_a_flow(lb: Testbed, scheduler: Scheduler) -> None:
+    """Also while older flows by hash might still be unknown: those of such a scheduler are all recorded."""
+
+    def configure_udp(weights: list[int]) -> None:
+        backends = tuple(Backend(Endpoint(SERVERS[4][n], 80), weight) for n, weight in enumerate(weights))
+        vip = Vip("dns", Service(VIP[4], 80, 80, Protocol.UDP), Mode.DSR, scheduler, backends)
+        lb.configure(Config((vip,), SEED), {SERVERS[4][n]: hop(LOOPBACK, MACS[n]) for n in range(len(weights))})
+
+    def datagram(port: int) -> int:
+        packet = Ether(dst=GATEWAY_MAC) / IP(src="10.1.0.2", dst=str(VIP[4])) / UDP(sport=port, dport=80)
+        return lb.send(bytes(packet)).verdict
+
+    configure_udp([1, 1])
+    assert [datagram(port) for port in range(2000, 2010)] == [XDP_TX] * 10
+    configure_udp([0, 0])
+    assert [datagram(port) for port in range(2000, 2010)] == [XDP_TX] * 10
+    assert [datagram(port) for port in range(3000, 3010)] == [XDP_DROP] * 10
