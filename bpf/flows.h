@@ -181,7 +181,7 @@ static __always_inline void remember(struct flow_line *line, __u64 tag, __u32 ba
 	*(volatile __u64 *)&flow->tag = tag;
 }
 
-/* The state that a packet leaves its flow in. */
+/* The state that a packet leaves its flow in. It is the same if the packet is looked at twice, as rare ones are. */
 static __always_inline __u32 next_state(const struct packet *packet, __u32 state)
 {
 	struct tcphdr *tcp = tcp_of(packet);
@@ -190,10 +190,10 @@ static __always_inline __u32 next_state(const struct packet *packet, __u32 state
 		return state;
 	if (tcp && tcp->rst)
 		return FLOW_CLOSED;
-	/* Its client uses the port again. */
+	/* The port is used again. */
 	if (tcp && tcp->syn && !tcp->ack && state >= FLOW_CLOSING)
 		return FLOW_BEGUN;
-	if (tcp && tcp->fin && state != FLOW_CLOSED)
+	if (tcp && tcp->fin && !tcp->syn && state != FLOW_CLOSED)
 		return FLOW_CLOSING;
 	if (state == FLOW_BEGUN && !(tcp && tcp->syn))
 		return FLOW_OPEN;

@@ -61,9 +61,9 @@ def explain(table: Table, scheduler: Scheduler, flow: Flow) -> Explanation:
     current, previous = follow(table, flow.slot_hash)
     by_chance = scheduler in _BY_CHANCE
     known = flow.record is not None and (not flow.begins or (by_chance and flow.begun))
-    # A slot of nobody's says that no backend takes new flows, so the scheduler has none to choose.
-    if by_chance and not known and (flow.begins or flow.protocol is Protocol.UDP) and current != NOBODY:
-        return Explanation(None, _BY_CHANCE[scheduler])
+    if by_chance and not known and (flow.begins or flow.protocol is Protocol.UDP):
+        # A slot of nobody's says that no backend takes new flows, so the scheduler has none to choose.
+        return Explanation(None, Why.NO_BACKEND if current == NOBODY else _BY_CHANCE[scheduler])
     if known and (by_chance or table.unsettled[slot_of(flow.slot_hash, len(table.current))]):
         chosen, why = flow.record, Why.TRACKED
     elif not table.unsettled[slot_of(flow.slot_hash, len(table.current))]:

@@ -50,7 +50,7 @@ class Connection:
             self.state = CLOSED
         elif self.state in (CLOSING, CLOSED) and packet.protocol == TCP and packet.begins:
             self.state = BEGUN  # the port was used again; either side may begin (RFC 6146 §3.5.2.2)
-        elif flags & _FIN and self.state != CLOSED:
+        elif flags & _FIN and not flags & _SYN and self.state != CLOSED:
             self.state = CLOSING
         elif self.state == BEGUN and not flags & _SYN:
             self.state = OPEN
