@@ -37,7 +37,8 @@ def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
         echo: whether it answers pings.
         vlans: whether there are VLANs on its interfaces.
     """
-    wanted = {vip.mode.name for vip in config.vips}
+    # With nothing to do yet, what most will want first, so that the first VIP need not wait for a compiler.
+    wanted = {vip.mode.name for vip in config.vips} or {Mode.NAT.name}
     for vip in config.vips:
         if vip.service.address.version == 6:
             wanted.add("IPV6")
