@@ -13,7 +13,7 @@ from tests.lab.gateway import VIPS, Gateway
 from tests.lab.test_modes import SOME, carries
 
 HOP_MTU, LAN_MTU = 1400, 1300
-BIG = 100_000_000
+SIZES = {"nat": 100_000_000, "fullnat": SOME}  # bytes each way
 GATEWAYS = {4: GATEWAY_ADDRESS, 6: GATEWAY_ADDRESS6}
 HOPS = {4: "10.3.0.1", 6: "fd03::1"}
 
@@ -56,8 +56,8 @@ def test_a_narrow_hop_before_the_client(gateway: Gateway, mode: str) -> None:
     gateway.daemon.start()
     add_vips(gateway, mode)
     for version in VIPS:
-        carries(gateway, version, BIG)
-    assert all(vip["packets_back"] > BIG / HOP_MTU for vip in gateway.daemon.status()["vips"])
+        carries(gateway, version, SIZES[mode])
+    assert all(vip["packets_back"] > SIZES[mode] / HOP_MTU for vip in gateway.daemon.status()["vips"])
 
 
 @pytest.mark.parametrize("mode", ["nat", "fullnat"])
@@ -68,7 +68,7 @@ def test_a_narrow_way_to_the_servers(gateway: Gateway, mode: str) -> None:
     add_vips(gateway, mode)
     for version in VIPS:
         before = gateway.daemon.status()["reasons"]["answer_too_big"]
-        carries(gateway, version, BIG)
+        carries(gateway, version, SIZES[mode])
         assert gateway.daemon.status()["reasons"]["answer_too_big"] > before
 
 
