@@ -123,7 +123,7 @@ class Controller:
 
     async def _announce(self, config: Config) -> None:
         if self._addresses is not None:
-            await self._addresses.reconcile(own_addresses(config))
+            await self._addresses.reconcile(_own_addresses(config))
 
     def _features(self, config: Config) -> Features:
         return features_of(config, echo=self._options.echo, vlans=self._dataplane.vlans)
@@ -194,7 +194,7 @@ def _backend_addresses(config: Config) -> set[IPAddress]:
     return {backend.endpoint.address for vip in config.vips for backend in vip.backends}
 
 
-def own_addresses(config: Config) -> set[IPAddress]:
+def _own_addresses(config: Config) -> set[IPAddress]:
     """The addresses that the gateway answers for: VIPs, and those that fullnat sends from."""
     addresses = {vip.service.address for vip in config.vips}
     for vip in config.vips:
@@ -268,7 +268,7 @@ async def _serve(options: RunOptions) -> None:
         dataplane.apply(await asyncio.to_thread(dataplane.plan, config))
         dataplane.attach()
         if addresses is not None:
-            await addresses.reconcile(own_addresses(config))
+            await addresses.reconcile(_own_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
         looking = asyncio.create_task(controller.look_after())

@@ -4,11 +4,8 @@ import asyncio
 import itertools
 import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import click
 from l4lb.datapath import bpf, programs
 from l4lb.datapath.layout import FEATURES, Features, balancer_source
 from l4lb.errors import ProgramError
+from l4lb.lab.bpf_folder import bpf_folder
 from l4lb.model import Mode
 from l4lb.plan.limits import Limits
 
@@ -72,17 +70,6 @@ def covering(strength: int) -> list[Features]:
         missing.difference_update(values(best))
         found.append(best)
     return found
-
-
-@contextmanager
-def bpf_folder() -> Iterator[Path]:
-    """A BPF file system of its own."""
-    with tempfile.TemporaryDirectory(prefix="l4lb-bpf-") as folder:
-        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @dataclass(frozen=True, slots=True)

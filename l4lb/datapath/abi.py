@@ -49,6 +49,11 @@ class Abi:
             self._add(item)
             position = item.end()
 
+    def names(self, enum: str) -> tuple[str, ...]:
+        """The names of an enum that numbers counters, in lower case as users meet them; its last value counts them."""
+        *names, _ = self.enums[enum]
+        return tuple(map(str.lower, names))
+
     def _add(self, item: re.Match[str]) -> None:
         if item["define"]:
             self.constants[item["define"]] = int(item["value"])
@@ -86,4 +91,4 @@ def load() -> Abi:
 
 def reason_names() -> tuple[str, ...]:
     """The reasons' names as users meet them (``pass_not_vip``), by their position in the kernel's counters."""
-    return tuple(name.lower() for name in load().enums["reason"] if name != "REASONS")
+    return load().names("reason")

@@ -7,7 +7,8 @@ x86-64 no later one overtakes it.
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def open_array(path: Path, value_size: int, entries: int, files: ExitStack) -> i
             "remove the pins with `l4lb unload`",
         )
     return fd
+
+
+def counters(fd: int, names: Iterable[str]) -> dict[str, int]:
+    """The counters in a per-CPU array, by their names in order: all CPUs together."""
+    size = 8 * bpf.possible_cpus()
+    return {name: sum(array("Q", bpf.map_lookup(fd, number, size))) for number, name in enumerate(names)}
 
 
 class MappedArray:

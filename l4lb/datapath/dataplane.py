@@ -76,6 +76,7 @@ class Dataplane:
         for ifindex in self._maps.ports():
             if ifindex not in self._links:
                 self._maps.clear_port(ifindex)
+        self._links_changed = False
 
     async def _load(self, features: Features, seed: int) -> None:
         source = balancer_source(features, seed, self._pins.maps, self.limits)
@@ -176,11 +177,10 @@ class Dataplane:
         except BaseException:
             self.image = self.maps.read_image()
             raise
-        before, self._sources = self._sources, plan.sources
-        for number, source in self._sources.items():
-            if number not in before or before[number] != source:
-                self._write_way(number, plan.image.backends[number], source)
-        self.image = plan.image
+        changed = plan.sources.items() - self._sources.items()
+        for number in {number for number, _ in changed} & self.image.backends.keys():
+            self._write_way(number, plan.image.backends[number], plan.sources[number])
+        self.image, self._sources = plan.image, plan.sources
         return gone
 
     def set_next_hop(self, address: IPAddress, next_hop: Answer) -> None:

@@ -16,19 +16,18 @@ import contextlib
 import hashlib
 import shutil
 import struct
-from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
 
 from l4lb.balance.flowhash import address_words
-from l4lb.datapath import attach, bpf, programs
+from l4lb.datapath import addresses, attach, bpf, programs
 from l4lb.datapath.abi import Abi
+from l4lb.datapath.arrays import counters
 from l4lb.datapath.links import Device, choose, read_devices
 from l4lb.datapath.pins import Pins, on_bpf_fs
 from l4lb.datapath.requirements import check_machine
@@ -40,7 +39,6 @@ from l4lb.plan.limits import Limits
 from l4lb.rules import address_problems
 
 _WORDS = struct.Struct("<QQ")  # struct address in bpf/decap.c
-_COUNTER_BYTES = 8
 _GLOBAL = 0  # RT_SCOPE_UNIVERSE
 _LOOPBACK = 1  # its index in every network namespace
 
@@ -57,7 +55,7 @@ def max_vips() -> int:
 
 def reason_names() -> tuple[str, ...]:
     """The reasons' names as users meet them (``decap_ipv4_in_ipv4``), by their position in the kernel's counters."""
-    return tuple(name.lower() for name in Abi(_header()).enums["decap_reason"] if name != "DECAP_REASONS")
+    return Abi(_header()).names("decap_reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +158,7 @@ def host_of(devices: Mapping[int, Device], messages: Iterable[Mapping[str, Any]]
     """From the kernel's interfaces and its messages about addresses (RTM_NEWADDR)."""
     found = set()
     for message in messages:
-        attributes = dict(message["attrs"])
-        address = ip_address(attributes.get("IFA_LOCAL") or attributes["IFA_ADDRESS"])
-        found.add((address, message["index"] == _LOOPBACK and message["scope"] == _GLOBAL))
+        found.add((addresses.address_of(message), message["index"] == _LOOPBACK and message["scope"] == _GLOBAL))
     return Host(
         devices, frozenset(address for address, _ in found), frozenset(address for address, is_vip in found if is_vip)
     )
@@ -321,7 +317,4 @@ def _read_setup(pins: DecapPins, name: str) -> Setup:
 def read_reasons(pin: Path) -> dict[str, int]:
     """How many packets ended for each reason, all CPUs together."""
     with bpf.opened(pin) as table:
-        size = _COUNTER_BYTES * bpf.possible_cpus()
-        return {
-            name: sum(array("Q", bpf.map_lookup(table, number, size))) for number, name in enumerate(reason_names())
-        }
+        return counters(table, reason_names())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from l4lb.balance.slots import Table
 from l4lb.datapath import abi, bpf, flows, values
-from l4lb.datapath.arrays import MappedArray, open_array
+from l4lb.datapath.arrays import MappedArray, counters, open_array
 from l4lb.datapath.links import Link
 from l4lb.errors import L4lbError
 from l4lb.model import Protocol
@@ -112,7 +112,7 @@ class Maps:
                 generation = self._generation(number) + 1 & 0xFF
                 self._backends.write(number, values.backend_value(record, settings, vip, generation))
             case plan.SetBackend(number, settings):
-                self._store_words(number, values.setting_words(self._backend(number), settings))
+                _store(self._backends, number, values.setting_words(self._backend(number), settings))
             case plan.EmptyPool(pool):
                 self._connections.write(pool.first, bytes(pool.size * values.SIZES["connection"]))
             case plan.SetPool(number, pool):
@@ -122,8 +122,7 @@ class Maps:
             case plan.WriteVip(number, record, settings, region):
                 self._vips.write(number, values.vip_value(record, settings, region))
             case plan.SetVip(number, settings):
-                for offset, word in values.vip_words(self._vips.read(number, values.SIZES["vip"]), settings).items():
-                    self._vips.store(number, word, offset)
+                _store(self._vips, number, values.vip_words(self._vips.read(number, values.SIZES["vip"]), settings))
             case plan.SwitchTable(number, region):
                 self._vips.store(number, region.word, values.VIP.table.offset)
             case plan.WriteAddress(number, address):
@@ -148,10 +147,6 @@ class Maps:
 
     def _backend(self, number: int) -> bytes:
         return self._backends.read(number, values.SIZES["backend"])
-
-    def _store_words(self, backend: int, words: Mapping[int, int]) -> None:
-        for offset, word in words.items():
-            self._backends.store(backend, word, offset)
 
     def _generation(self, number: int) -> int:
         """How many records have had this number, modulo 256; also of one that is empty."""
@@ -226,18 +221,13 @@ class Maps:
 
     def events(self) -> Mapping[str, int]:
         """What happened to records of flows, all CPUs together."""
-        size = 8 * bpf.possible_cpus()
-        return {
-            name.lower(): sum(array("Q", bpf.map_lookup(self._events, number, size)))
-            for name, number in _ABI.enums["event"].items()
-            if name != "EVENTS"
-        }
+        return counters(self._events, _ABI.names("event"))
 
     # What the network decides
 
     def set_way(self, backend: int, way: values.Way | None) -> None:
         """Leads a backend's packets to a next hop, or nowhere."""
-        self._store_words(backend, values.way_words(self._backend(backend), way))
+        _store(self._backends, backend, values.way_words(self._backend(backend), way))
 
     def set_port(self, link: Link) -> None:
         """Makes an interface one of ours, to receive from and to send by.
@@ -281,14 +271,17 @@ class Maps:
 
     def reasons(self) -> Mapping[str, int]:
         """How many packets met each named fate, all CPUs together."""
-        size = 8 * bpf.possible_cpus()
-        return {
-            name: sum(array("Q", bpf.map_lookup(self._reasons, number, size)))
-            for number, name in enumerate(abi.reason_names())
-            if number
-        }
+        found = counters(self._reasons, abi.reason_names())
+        del found["forwarded"]  # counted by backend
+        return found
 
     def open_connections(self, backend: int) -> int:
         """How many connections are open at a backend of a scheduler that counts them."""
         (count,) = struct.unpack("<q", bpf.map_lookup(self._loads, backend, 8))
         return max(0, int(count))
+
+
+def _store(where: MappedArray, number: int, words: Mapping[int, int]) -> None:
+    """Stores words of a value, by their offsets, one after another."""
+    for offset, word in words.items():
+        where.store(number, word, offset)

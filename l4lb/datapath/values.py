@@ -4,6 +4,7 @@ import ctypes
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import Any
 
 from l4lb.balance.flowhash import address_words
 from l4lb.datapath import abi
@@ -23,8 +24,8 @@ _FLAGS = _ABI.enums["backend_flag"]
 _TAG_PRESENT = 0x8000  # in bpf/forward.h
 
 # Fields that are stored together, in one word: where it begins.
-BACKEND_WORD = BACKEND.port.offset  # port to room
-SOURCE_WORD = BACKEND.source_mask.offset  # source_mask to the end
+_BACKEND_WORD = BACKEND.port.offset  # port to room
+_SOURCE_WORD = BACKEND.source_mask.offset  # source_mask to the end
 
 
 def endpoint_value(endpoint: Endpoint, protocol: int) -> ctypes.Structure:
@@ -47,19 +48,20 @@ def _big_endian(port: int) -> int:
 def vip_value(record: VipRecord, settings: VipSettings, region: Region) -> bytes:
     """``struct vip``."""
     service = record.service
-    high, low = client_masks(settings.client_bits)
-    return bytes(
-        VIP(
-            endpoint=endpoint_value(service.endpoint, service.protocol),
-            table=region.word,
-            idle=settings.idle_ticks,
-            mask_hi=high,
-            mask_lo=low,
-            scheduler=_SCHEDULERS[settings.scheduler],
-            last_port=0 if service.is_single else service.last_port,
-            mss=settings.mss,
-        )
+    vip = VIP(
+        endpoint=endpoint_value(service.endpoint, service.protocol),
+        table=region.word,
+        last_port=0 if service.is_single else service.last_port,
     )
+    _set_vip(vip, settings)
+    return bytes(vip)
+
+
+def _set_vip(vip: Any, settings: VipSettings) -> None:
+    vip.idle = settings.idle_ticks
+    vip.mask_hi, vip.mask_lo = client_masks(settings.client_bits)
+    vip.scheduler = _SCHEDULERS[settings.scheduler]
+    vip.mss = settings.mss
 
 
 def client_masks(bits: int) -> tuple[int, int]:
@@ -71,10 +73,7 @@ def client_masks(bits: int) -> tuple[int, int]:
 def vip_words(value: bytes, settings: VipSettings) -> dict[int, int]:
     """The words of a ``struct vip`` that hold its settings, by their offsets."""
     vip = VIP.from_buffer_copy(value)
-    vip.idle = settings.idle_ticks
-    vip.mask_hi, vip.mask_lo = client_masks(settings.client_bits)
-    vip.scheduler = _SCHEDULERS[settings.scheduler]
-    vip.mss = settings.mss
+    _set_vip(vip, settings)
     return _words(bytes(vip), VIP.idle.offset, VIP.mask_hi.offset, VIP.mask_lo.offset, VIP.scheduler.offset)
 
 
@@ -96,21 +95,25 @@ def address_value(address: IPAddress) -> bytes:
 def backend_value(record: BackendRecord, settings: BackendSettings, vip: VipRecord, generation: int) -> bytes:
     """``struct backend``, with no next hop and no source yet."""
     high, low = address_words(record.endpoint.address)
-    return bytes(
-        BACKEND(
-            hi=high,
-            lo=low,
-            port=_big_endian(record.endpoint.port),
-            protocol=record.protocol,
-            mode=_MODES[record.mode],
-            generation=generation,
-            flags=_flags(record, settings),
-            vip=record.vip,
-            address_delta=_address_delta(vip.service.address, record),
-            tunnel_port=_big_endian(settings.gue_port),
-            outer_sum=_outer_sum(record),
-        )
+    backend = BACKEND(
+        hi=high,
+        lo=low,
+        port=_big_endian(record.endpoint.port),
+        protocol=record.protocol,
+        mode=_MODES[record.mode],
+        generation=generation,
+        vip=record.vip,
+        address_delta=_address_delta(vip.service.address, record),
+        outer_sum=_outer_sum(record),
     )
+    _set_backend(backend, record, settings)
+    return bytes(backend)
+
+
+def _set_backend(backend: Any, record: BackendRecord, settings: BackendSettings) -> None:
+    backend.flags = _FLAGS["BACKEND_IPV6"] if record.endpoint.address.version == 6 else 0
+    backend.flags |= _FLAGS["BACKEND_SHARED"] if settings.shared else 0
+    backend.tunnel_port = _big_endian(settings.gue_port)
 
 
 def backend_of(value: bytes) -> tuple[BackendRecord, BackendSettings]:
@@ -124,18 +127,12 @@ def backend_of(value: bytes) -> tuple[BackendRecord, BackendSettings]:
     )
 
 
-def _flags(record: BackendRecord, settings: BackendSettings) -> int:
-    ipv6 = _FLAGS["BACKEND_IPV6"] if record.endpoint.address.version == 6 else 0
-    return ipv6 | (_FLAGS["BACKEND_SHARED"] if settings.shared else 0)
-
-
 def setting_words(value: bytes, settings: BackendSettings) -> dict[int, int]:
     """The words of a ``struct backend`` that hold its settings, by their offsets."""
     record, _ = backend_of(value)
     backend = BACKEND.from_buffer_copy(value)
-    backend.flags = _flags(record, settings)
-    backend.tunnel_port = _big_endian(settings.gue_port)
-    return _words(bytes(backend), BACKEND_WORD, BACKEND.vip.offset)
+    _set_backend(backend, record, settings)
+    return _words(bytes(backend), _BACKEND_WORD, BACKEND.vip.offset)
 
 
 def no_backend(generation: int) -> bytes:
@@ -196,10 +193,10 @@ def way_words(value: bytes, way: Way | None) -> dict[int, int]:
     backend.next_hop = way.ifindex << 48 | int.from_bytes(way.mac, "little")
     return _words(
         bytes(backend),
-        BACKEND_WORD,
+        _BACKEND_WORD,
         BACKEND.source_hi.offset,
         BACKEND.source_lo.offset,
-        SOURCE_WORD,
+        _SOURCE_WORD,
         BACKEND.next_hop.offset,
     )
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from l4lb.datapath.links import Link, mac_bytes
 from l4lb.datapath.maps import Maps
 from l4lb.datapath.nexthops import NextHop, Unresolved
 from l4lb.datapath.ways import usable, way
+from l4lb.lab.bpf_folder import bpf_folder
 from l4lb.model import Config, IPAddress
 from l4lb.plan.limits import Limits
 from l4lb.plan.planner import make_plan, ticks
@@ -114,9 +114,7 @@ class Testbed:
 def testbed(features: Features, seed: int, limits: Limits) -> Iterator[Testbed]:
     """A testbed; the calling thread is in its namespace as long as the with block runs."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="l4lb-bpf-")))
-        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-        stack.callback(lambda: subprocess.run(["umount", "--lazy", folder], check=True))
+        folder = stack.enter_context(bpf_folder())
         name = f"l4lb-testbed-{secrets.token_hex(3)}"
         netns.create(name)
         stack.callback(netns.remove, name)

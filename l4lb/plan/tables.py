@@ -45,6 +45,11 @@ class Header:
 
     _LAYOUT: ClassVar = struct.Struct("<6I")
 
+    @property
+    def turn_slots(self) -> int:
+        """How many slots the turns take."""
+        return self.turns * turns.width(self.turns_for)
+
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """From the map."""
@@ -166,7 +171,7 @@ def encode(contents: Contents, region: Region, learning_until: int, limits: Limi
         previous_slots=len(table.previous),
         learning_until=learning_until,
         turns_line=turns_line,
-        turns=turns.entries(contents.turns_for, len(contents.turns)),
+        turns=len(contents.turns) // turns.width(contents.turns_for),
         turns_for=contents.turns_for,
     )
     return (
@@ -184,8 +189,7 @@ def decode(read: Callable[[int, int], bytes], region: Region, limits: Limits) ->
     header = Header.decode(read(region.first_line, LINE))
     current, unsettled = decode_slots(read(region.first_line + 1, region.slots * limits.slot_bytes), limits)
     previous, _ = decode_slots(read(header.previous_line, header.previous_slots * limits.slot_bytes), limits)
-    values = header.turns * (2 if header.turns_for is Scheduler.LEAST_CONNECTIONS else 1)
-    in_turn = array(limits.slot_type, read(header.turns_line, values * limits.slot_bytes))
+    in_turn = array(limits.slot_type, read(header.turns_line, header.turn_slots * limits.slot_bytes))
     return Contents(Table(current, unsettled, previous or ()), tuple(in_turn), header.turns_for)
 
 
@@ -194,8 +198,7 @@ def region_at(first_line: int, slots: int, read: Callable[[int, int], bytes], li
     if not slots:
         return EMPTY
     header = Header.decode(read(first_line, LINE))
-    values = header.turns * (2 if header.turns_for is Scheduler.LEAST_CONNECTIONS else 1)
-    return _region(first_line, slots, values, header.previous_slots, limits)
+    return _region(first_line, slots, header.turn_slots, header.previous_slots, limits)
 
 
 def encode_slots(numbers: Sequence[int], flags: bytes, limits: Limits) -> bytes:

@@ -19,9 +19,9 @@ def turns(scheduler: Scheduler | None, members: Sequence[Weighted]) -> list[int]
     return []
 
 
-def entries(scheduler: Scheduler | None, values: int) -> int:
-    """How many turns so many values are: round-robin has one value each, least-connections a backend and a weight."""
-    return values // 2 if scheduler is Scheduler.LEAST_CONNECTIONS else values
+def width(scheduler: Scheduler | None) -> int:
+    """How many slots a turn takes: for round-robin a backend, for least-connections a backend and its weight."""
+    return 2 if scheduler is Scheduler.LEAST_CONNECTIONS else 1
 
 
 def round_robin(members: Sequence[Weighted]) -> list[int]:

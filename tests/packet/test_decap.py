@@ -5,12 +5,9 @@ The packets expected are written by Scapy, which computes their checksums from s
 
 import os
 import random
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
@@ -20,6 +17,7 @@ from scapy.packet import Packet, Raw
 
 from l4lb.datapath import bpf
 from l4lb.datapath.decap import DecapPins, Setup, load, read_reasons
+from l4lb.lab.bpf_folder import bpf_folder
 from tests.packet.harness import XDP_DROP, XDP_PASS
 
 VIP, VIP6 = "192.0.2.10", "2001:db8::10"
@@ -107,16 +105,12 @@ class Backend:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Backend]:
-    with tempfile.TemporaryDirectory(prefix="l4lb-bpf-") as folder:
-        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-        try:
-            pins = DecapPins(Path(folder) / "decap")
-            with pins.prepared():
-                made = Backend(pins)
-                yield made
-                made.close()
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
+    with bpf_folder() as folder:
+        pins = DecapPins(folder / "decap")
+        with pins.prepared():
+            made = Backend(pins)
+            yield made
+            made.close()
 
 
 def stripped(kind: Kind, packet: Packet, expected: Packet, backend: Backend) -> None:
