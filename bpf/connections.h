@@ -13,21 +13,18 @@ static __always_inline __u64 connection_state(__u32 state, __u32 now, __u32 back
 	return (__u64)state << 56 | (__u64)(now & TICK_MASK) << 32 | backend;
 }
 
-/* Whether a connection still counts: its backend is there, and it was not silent for longer than its VIP allows. */
-static __always_inline int connection_lives(__u64 state, __u32 now)
+/* The backend of a connection that still counts: it is there, and its VIP allows so long a silence. Sets its number. */
+static __always_inline struct backend *living_backend(__u64 state, __u32 now, __u32 *number)
 {
-	struct backend *owner;
+	struct backend *backend = state ? still_there((__u32)state, -1, number) : NULL;
 	struct vip *vip;
-	__u32 number;
+	__u32 vip_number;
 
-	if ((__u32)state == CLAIMED)
-		return !is_over(state >> 32, now, BEGUN_TICKS);
-	owner = still_there((__u32)state, -1, &number);
-	if (!owner)
-		return 0;
-	number = owner->vip;
-	vip = vips.lookup(&number);
-	return vip && !is_over(state >> 32, now, *(volatile const __u64 *)&vip->idle);
+	if (!backend)
+		return NULL;
+	vip_number = backend->vip;
+	vip = vips.lookup(&vip_number);
+	return vip && !is_over(state >> 32, now, *(volatile const __u64 *)&vip->idle) ? backend : NULL;
 }
 
 static __always_inline __u64 pool_of(__u32 backend)
@@ -76,9 +73,8 @@ static __always_inline __u32 place_at(__u64 pool, __u64 hash, __u32 probe)
 }
 
 /* The place of the packet's connection to a backend, if it is known; else RARE. Sets *place. */
-static __always_inline int find_known_place(const struct packet *packet, const struct vip *vip,
-					    const struct backend *backend, __u32 number, __u32 *place,
-					    struct connection **found)
+static __always_inline int find_place(const struct packet *packet, const struct vip *vip, const struct backend *backend,
+				      __u32 number, __u32 *place, struct connection **found)
 {
 	__u64 hash = search_hash(packet, backend);
 	__u32 now = ticks_now(), record = recorded(backend, number), i, at;
@@ -102,13 +98,26 @@ static __always_inline int find_known_place(const struct packet *packet, const s
 	return RARE;
 }
 
-/* The same, or a new place for a connection that begins. */
-static __always_inline int find_place(const struct packet *packet, const struct backend *backend, __u32 number,
+/* How ready a place is to be given to another connection; 0: not at all. */
+static __always_inline __u32 readiness(__u64 state, __u32 now)
+{
+	__u32 number;
+
+	if (!state)
+		return 0xffffffff;
+	if ((__u32)state == CLAIMED ? is_over(state >> 32, now, BEGUN_TICKS) : !living_backend(state, now, &number))
+		return 0xfffffffe;
+	/* One that is no more than a SYN gives way. */
+	return state >> 56 == FLOW_BEGUN ? 1 + ((now - (state >> 32)) & TICK_MASK) : 0;
+}
+
+/* A new place for a connection that begins. Sets *place. */
+static __always_inline int take_place(const struct packet *packet, const struct backend *backend, __u32 number,
 				      __u32 *place, struct connection **found)
 {
 	__u64 hash = search_hash(packet, backend);
 	__u32 now = ticks_now(), record = recorded(backend, number);
-	__u32 best = 0, longest = 0, silent, i, at;
+	__u32 best = 0, most = 0, ready, i, at;
 	struct connection *connection;
 	__u64 pool = pool_of(number), state, free_state = 0;
 
@@ -118,24 +127,12 @@ static __always_inline int find_place(const struct packet *packet, const struct 
 		if (!connection)
 			return DROP_INCONSISTENT;
 		state = *(volatile __u64 *)&connection->state;
-		if (!state) {
-			silent = 0xffffffff;
-		} else if (!connection_lives(state, now)) {
-			silent = 0xfffffffe;
-		} else if (is_client(connection, &packet->from) && (__u32)state == record &&
-			   connection->service_port == packet->to.port) {
-			*place = at;
-			*found = connection;
-			touch(packet, connection, now);
-			return FORWARDED;
-		} else if (is_client(connection, &packet->from) && (backend->flags & BACKEND_SHARED)) {
-			return DROP_NO_PORT; /* lives, and is another VIP's */
-		} else {
-			/* One that is no more than a SYN gives way to another. */
-			silent = state >> 56 == FLOW_BEGUN ? 1 + ((now - (state >> 32)) & TICK_MASK) : 0;
-		}
-		if (silent > longest) {
-			longest = silent;
+		ready = readiness(state, now);
+		/* Lives, and is another VIP's: its answers could not be told apart. */
+		if (ready < 0xfffffffe && (backend->flags & BACKEND_SHARED) && is_client(connection, &packet->from))
+			return DROP_NO_PORT;
+		if (ready > most) {
+			most = ready;
 			best = at;
 			free_state = state;
 		}
@@ -144,7 +141,7 @@ static __always_inline int find_place(const struct packet *packet, const struct 
 	if (packet->kind == ICMP_ERROR || (IS(backend, FULLNAT) && packet->protocol == IPPROTO_TCP && !begins(packet)))
 		return DROP_NO_CONNECTION;
 	connection = connection_at(pool, best);
-	if (!longest || !connection ||
+	if (!most || !connection ||
 	    __sync_val_compare_and_swap(&connection->state, free_state, connection_state(FLOW_BEGUN, now, CLAIMED)) !=
 		    free_state)
 		return DROP_NO_PORT;
@@ -173,8 +170,8 @@ static __always_inline void source_of(const struct backend *backend, __u32 place
 static __always_inline struct connection *find_answered(const struct packet *packet, struct backend **backend,
 							__u32 *number, __u32 *at)
 {
-	__u32 now = ticks_now(), i, place;
-	__u64 pool = pool_of(*number), hash, state;
+	__u32 now = ticks_now(), i, place, owner_number;
+	__u64 pool = pool_of(*number), hash;
 	struct connection *connection;
 	struct backend *owner;
 
@@ -184,8 +181,10 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 		hash = flow_hash(&packet->to, 0);
 		for (i = 0; i < POOL_PROBES; i++) {
 			connection = connection_at(pool, place_at(pool, hash, i));
-			if (connection && is_client(connection, &packet->to) &&
-			    connection_lives(*(volatile __u64 *)&connection->state, now))
+			if (!connection || !is_client(connection, &packet->to))
+				continue;
+			owner = living_backend(*(volatile __u64 *)&connection->state, now, &owner_number);
+			if (owner)
 				goto found;
 		}
 		return NULL;
@@ -200,14 +199,12 @@ static __always_inline struct connection *find_answered(const struct packet *pac
 	if (bpf_ntohs(packet->to.port) < POOL_PORT || bpf_ntohs(packet->to.port) >= POOL_PORT + POOL_PORTS)
 		return NULL;
 	connection = connection_at(pool, place);
-	if (!connection)
-		return NULL;
-found:
-	state = *(volatile __u64 *)&connection->state;
-	owner = state && connection_lives(state, now) ? still_there((__u32)state, -1, number) : NULL;
+	owner = connection ? living_backend(*(volatile __u64 *)&connection->state, now, &owner_number) : NULL;
 	if (!owner)
 		return NULL;
+found:
 	touch(packet, connection, now);
 	*backend = owner;
+	*number = owner_number;
 	return connection;
 }

@@ -151,7 +151,7 @@ static __always_inline int identify(struct packet *packet, struct way_out *out, 
 #if WITH_SHARED
 		/* By nat, one without a record is older than the second of the VIPs: the first one's, if that has one port. */
 		if ((owner->backend->flags & BACKEND_SHARED) && !owner->connection && owner->vip->last_port)
-			return check_host(packet, out) ?: DROP_NO_CONNECTION;
+			return (reason = check_host(packet, out)) ? reason : DROP_NO_CONNECTION;
 #endif
 		if (owner->vip->last_port && !owner->backend->port &&
 		    (bpf_ntohs(packet->from.port) < bpf_ntohs(owner->vip->endpoint.port) ||
@@ -205,10 +205,10 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 #endif
 #if WITH_CONNECTIONS
 	if (packet->kind != LATER_FRAGMENT && (IS(backend, FULLNAT) || (backend->flags & BACKEND_SHARED))) {
-		/* A new connection takes a place in the program for rare packets; its SYN has been clamped by then. */
-		reason = rare ? find_place(packet, backend, out->backend, &owner->place, &owner->connection)
-			      : find_known_place(packet, owner->vip, backend, out->backend, &owner->place,
-						 &owner->connection);
+		reason = find_place(packet, owner->vip, backend, out->backend, &owner->place, &owner->connection);
+		/* A SYN has been clamped by then. */
+		if (rare && reason == RARE)
+			reason = take_place(packet, backend, out->backend, &owner->place, &owner->connection);
 		if (reason)
 			return reason;
 #if WITH_FULLNAT
