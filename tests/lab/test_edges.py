@@ -1,27 +1,26 @@
 """What l4lb asks of the kernel's network configuration and does to it, with both families and VLANs."""
 
 import asyncio
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from pyroute2 import AsyncIPRoute, netns
+from pyroute2 import AsyncIPRoute
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from l4lb.datapath import addresses as addresses_module
 from l4lb.datapath.addresses import VipAddresses
-from l4lb.datapath.links import Link, choose, links_on, read_devices
-from l4lb.datapath.nexthops import Answer, NextHop, NextHops
+from l4lb.datapath.links import choose, read_devices
+from l4lb.datapath.nexthops import NextHop, NextHops
 from l4lb.datapath.requirements import forwarding_off
 from l4lb.errors import L4lbError
 from l4lb.lab.capture import capture
 from l4lb.lab.namespace import Namespace
 from l4lb.model import IPAddress
+from tests.lab.site import Site, namespaces, ours, until
 
 OWN_MAC, HOST_MAC, NEW_MAC = "02:00:00:00:09:01", "02:00:00:00:09:02", "02:00:00:00:09:99"
 HOST4, HOST6 = IPv4Address("10.9.0.2"), IPv6Address("2001:db8:9::2")
@@ -29,40 +28,6 @@ OWN4, OWN6 = IPv4Address("10.9.0.1"), IPv6Address("2001:db8:9::1")
 HOST_LINK_LOCAL = IPv6Address("fe80::9:2")
 VIP4, VIP6 = IPv4Address("10.9.0.100"), IPv6Address("2001:db8:9::100")
 ELSEWHERE6 = IPv6Address("2001:db8:8::100")  # in the network of `other`
-
-
-class Site:
-    """Two namespaces: the one that the test is in, and a host's."""
-
-    def __init__(self, here: Namespace, host: Namespace) -> None:
-        self.here, self.host = here, host
-        self.answers: dict[IPAddress, list[Answer]] = {}
-        self.links: list[Link] = []
-        self.gone: list[int] = []
-
-    @asynccontextmanager
-    async def following(self, *watched: IPAddress) -> AsyncIterator[NextHops]:
-        def on_next_hop(address: IPAddress, answer: Answer) -> None:
-            self.answers.setdefault(address, []).append(answer)
-
-        following = NextHops(await ours(), on_next_hop, self.links.append, self.gone.append, lambda: None)
-        await following.start()
-        try:
-            await following.watch(watched)
-            yield following
-        finally:
-            await following.close()
-
-    def shown(self, *arguments: str) -> str:
-        return self.here.run("ip", *arguments).stdout
-
-
-async def ours() -> tuple[Link, ...]:
-    """The interface that l4lb would run on, and its VLANs."""
-    async with AsyncIPRoute() as ipr:
-        devices = await read_devices(ipr)
-    (lan,) = choose(devices, ["lan"])
-    return tuple(links_on(devices, {lan.ifindex}).values())
 
 
 async def reconcile(*wanted: IPAddress, names: Collection[str] = ("lan", "other")) -> None:
@@ -75,12 +40,6 @@ async def reconcile(*wanted: IPAddress, names: Collection[str] = ("lan", "other"
         await vips.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.01)
-
-
 def wait_for_ipv6(namespace: Namespace, interface: str) -> None:
     """Until there is the address that discovery is done from; a new link is taken for ready within a second."""
     deadline = time.monotonic() + 5
@@ -91,30 +50,22 @@ def wait_for_ipv6(namespace: Namespace, interface: str) -> None:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    name = f"l4lb-edge-{secrets.token_hex(3)}"
-    here, host = Namespace(name), Namespace(f"{name}-host")
-    try:
-        for namespace in (here, host):
-            namespace.create()
+    """`lan` leads to the host, `other` to nobody."""
+    with namespaces() as made:
+        for namespace in (made.here, made.host):
             for scope in ("all", "default"):  # without duplicate detection, addresses are there at once
                 namespace.sysctl(**{f"net__ipv6__conf__{scope}__accept_dad": 0})
-        here.ip(
-            f"link add name lan address {OWN_MAC} type veth peer name eth0 netns {host.name}",
+        made.here.ip(
+            f"link add name lan address {OWN_MAC} type veth peer name eth0 netns {made.host.name}",
             "link add name other type veth peer name far",
         )
-        host.ip(f"link set eth0 address {HOST_MAC} up", f"address add {HOST4}/24 dev eth0")
-        here.ip("link set lan up", "link set other up", "link set far up")
-        for namespace, name in ((here, "lan"), (host, "eth0")):
-            wait_for_ipv6(namespace, name)
-        host.ip(f"address add {HOST6}/64 dev eth0", f"address add {HOST_LINK_LOCAL}/64 dev eth0")
-        netns.pushns(here.name)
-        try:
-            yield Site(here, host)
-        finally:
-            netns.popns()
-    finally:
-        host.delete()
-        here.delete()
+        made.host.ip(f"link set eth0 address {HOST_MAC} up", f"address add {HOST4}/24 dev eth0")
+        made.here.ip("link set lan up", "link set other up", "link set far up")
+        wait_for_ipv6(made.here, "lan")
+        wait_for_ipv6(made.host, "eth0")
+        made.host.ip(f"address add {HOST6}/64 dev eth0", f"address add {HOST_LINK_LOCAL}/64 dev eth0")
+        with made.entered():
+            yield made
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """Next hops as the kernel's routes and neighbours say, through every kind of change."""
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
-from pyroute2 import AsyncIPRoute, netns
+from pyroute2 import AsyncIPRoute
 
 from l4lb.datapath import nexthops
-from l4lb.datapath.links import Link, choose, read_devices
-from l4lb.datapath.nexthops import Answer, NextHop, NextHops, Unresolved
+from l4lb.datapath.nexthops import Answer, NextHop, Unresolved
 from l4lb.datapath.ways import usable
-from l4lb.lab.namespace import Namespace
-from l4lb.model import IPAddress, Mode
+from l4lb.model import Mode
+from tests.lab.site import Site, namespaces, until
 
 HOST, HOST_MAC, NEW_MAC = IPv4Address("10.9.0.2"), "02:00:00:00:09:02", "02:00:00:00:09:99"
 ABSENT = IPv4Address("10.9.0.77")
@@ -23,44 +20,12 @@ ELSEWHERE = IPv4Address("10.8.0.2")  # by another interface
 NOWHERE = IPv4Address("203.0.113.1")
 
 
-class Site:
-    """Two namespaces: the one that the test is in, and a host's."""
-
-    def __init__(self, here: Namespace, host: Namespace) -> None:
-        self.here, self.host = here, host
-        self.answers: dict[IPAddress, list[Answer]] = {}
-        self.links: list[Link] = []
-        self.gone: list[int] = []
-        self.routing_changes = 0
-
-    def on_next_hop(self, address: IPAddress, answer: Answer) -> None:
-        self.answers.setdefault(address, []).append(answer)
-
-    def on_routing_changed(self) -> None:
-        self.routing_changes += 1
-
-    @asynccontextmanager
-    async def following(self, *addresses: IPAddress) -> AsyncIterator[NextHops]:
-        async with AsyncIPRoute() as ipr:
-            links = choose(await read_devices(ipr), ["lan"])
-        following = NextHops(links, self.on_next_hop, self.links.append, self.gone.append, self.on_routing_changed)
-        await following.start()
-        try:
-            await following.watch(addresses)
-            yield following
-        finally:
-            await following.close()
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    name = f"l4lb-hops-{secrets.token_hex(3)}"
-    here, host = Namespace(name), Namespace(f"{name}-host")
-    try:
-        for namespace in (here, host):
-            namespace.create()
-        here.ip(
-            f"link add name lan type veth peer name eth0 netns {host.name}",
+    """`lan` leads to the host, `other` to nobody."""
+    with namespaces() as made:
+        made.here.ip(
+            f"link add name lan type veth peer name eth0 netns {made.host.name}",
             "link add name other type veth peer name far",
             "link set lan up",
             "link set other up",
@@ -68,26 +33,14 @@ def site() -> Iterator[Site]:
             "address add 10.9.0.1/24 dev lan",
             "address add 10.8.0.1/24 dev other",
         )
-        host.ip(f"link set eth0 address {HOST_MAC} up", f"address add {HOST}/24 dev eth0")
-        here.ip(f"route add {BEHIND}/32 via {HOST}")
-        netns.pushns(here.name)
-        try:
-            yield Site(here, host)
-        finally:
-            netns.popns()
-    finally:
-        host.delete()
-        here.delete()
+        made.host.ip(f"link set eth0 address {HOST_MAC} up", f"address add {HOST}/24 dev eth0")
+        made.here.ip(f"route add {BEHIND}/32 via {HOST}")
+        with made.entered():
+            yield made
 
 
 def mac(answer: Answer) -> str | None:
     return answer.mac.hex(":") if isinstance(answer, NextHop) else None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.01)
 
 
 def test_answers(site: Site) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from l4lb.datapath.links import TAG_8021AD
 from l4lb.datapath.nexthops import NextHop
-from tests.lab.test_edges import HOST_MAC, Site, addressed, ours, reconcile, site, until
+from tests.lab.site import Site, ours, until
+from tests.lab.test_edges import HOST_MAC, addressed, reconcile, site
 
 __all__ = ["addressed", "site"]  # fixtures are used by their names
 
