@@ -87,10 +87,14 @@ struct vip {
 	__u64 mask_hi;
 	__u64 mask_lo;
 	__u8 scheduler; /* enum scheduler; changes under traffic */
-	__u8 pad;
+	__u8 flags; /* enum vip_flag; changes under traffic */
 	__u16 last_port; /* a VIP of several ports: the highest; else 0 */
 	__u16 mss; /* the largest segment that SYNs may announce, 0: any; changes under traffic */
 	__u16 pad2;
+};
+
+enum vip_flag {
+	VIP_REFUSES = 1, /* a client is told if there is no backend for it */
 };
 
 /*
@@ -244,6 +248,11 @@ struct route {
 struct control {
 	__u32 routing_generation; /* the control plane adds 1 when routes or neighbours change */
 	__u32 pad;
+	__u64 flags; /* enum control_flag */
+};
+
+enum control_flag {
+	CONTROL_NO_ECHO = 1, /* pings to VIPs are left to the kernel */
 };
 
 /*
@@ -265,9 +274,10 @@ enum reason {
 	PASS_TOO_BIG, /* an answer by nat, longer than the MTU of its way and not to be fragmented: the kernel tells the backend */
 	ANSWER_ECHO, /* a ping to a VIP's address */
 	ANSWER_TOO_BIG, /* longer than fits its way to the backend, or by fullnat back: its sender is told how long it may be */
+	ANSWER_REFUSED, /* the VIP has no backend for it, and says so: TCP reset or port unreachable */
 	DROP_MALFORMED, /* for a VIP or from a backend, with lengths that contradict each other */
 	DROP_FRAGMENT, /* a later fragment for a VIP's address, of which no first one was seen */
-	DROP_NO_BACKEND, /* the VIP has no backend with a weight above 0 */
+	DROP_NO_BACKEND, /* the VIP has no backend that takes new flows */
 	DROP_NO_NEXT_HOP, /* the MAC address of the chosen backend's next hop is not known */
 	DROP_NO_ROUTE, /* the routing table forbids the way back: blackhole, unreachable, prohibit */
 	DROP_FORWARDING_OFF, /* nat needs net.ipv4.conf.<interface>.forwarding = 1, or net.ipv6 for IPv6 */

@@ -8,7 +8,7 @@
  *
  * Compiled for what is configured, by switches that are 1 or 0 (l4lb/datapath/layout.py says what sets them):
  *   modes:      WITH_NAT, WITH_DSR, WITH_FULLNAT, WITH_IPIP, WITH_GUE
- *   packets:    WITH_IPV6, WITH_VLAN, WITH_ECHO, WITH_MSS
+ *   packets:    WITH_IPV6, WITH_VLAN, WITH_MSS
  *   VIPs:       WITH_RANGES (several ports), WITH_SOURCE_HASH, WITH_TRACKING (schedulers that do not hash),
  *               WITH_SHARED (nat backends that serve several VIPs)
  *   comparison: WITH_LRU, for measurements only
@@ -315,15 +315,15 @@ static __always_inline int handle(struct xdp_md *ctx, struct packet *packet, str
 	if (reason)
 		return reason;
 	if (rare && packet->kind == ECHO_REQUEST) {
-#if WITH_ECHO
-		if (find_address(&packet->to)) {
+		if (answers_pings() && find_address(&packet->to)) {
 			reason = check_host(packet, out);
 			return reason ? reason : answer_echo(packet);
 		}
-#endif
 		return PASS_NOT_TCP_UDP;
 	}
 	reason = identify(packet, out, &owner, rare);
+	if (reason == DROP_NO_BACKEND && owner.vip && (*(volatile __u8 *)&owner.vip->flags & VIP_REFUSES))
+		return rare ? refuse(ctx, packet) : RARE;
 	if (reason)
 		return reason;
 #if WITH_ANSWERS

@@ -126,7 +126,7 @@ class Controller:
             await self._addresses.reconcile(_own_addresses(config))
 
     def _features(self, config: Config) -> Features:
-        return features_of(config, echo=self._options.echo, vlans=self._dataplane.vlans)
+        return features_of(config, vlans=self._dataplane.vlans)
 
     async def look_after(self) -> None:
         """What time brings about, for ever: slots settle that have been quiet for long enough, VLANs appear."""
@@ -245,7 +245,7 @@ async def _serve(options: RunOptions) -> None:
         interfaces = {link.ifindex: link.name for link in links}
         links_and_vlans = tuple(links_on(devices, interfaces).values())
 
-        dataplane = Dataplane(options.pins, interfaces, options.xdp_mode, Limits())
+        dataplane = Dataplane(options.pins, interfaces, options.xdp_mode, Limits(), echo=options.echo)
         stack.callback(dataplane.close)
         next_hops = NextHops(
             links_and_vlans,
@@ -260,7 +260,7 @@ async def _serve(options: RunOptions) -> None:
         server.listen()
         stack.push_async_callback(server.close)
 
-        features = features_of(config, echo=options.echo, vlans=any(link.tags for link in links_and_vlans))
+        features = features_of(config, vlans=any(link.tags for link in links_and_vlans))
         await dataplane.open(features, config.seed, links_and_vlans)
         await next_hops.start()
         stack.push_async_callback(next_hops.close)

@@ -96,6 +96,17 @@ class Scheduler(enum.StrEnum):
         return self in (Scheduler.MAGLEV, Scheduler.SOURCE_HASH)
 
 
+class NoneLeft(enum.StrEnum):
+    """What becomes of new flows while no backend takes any.
+
+    * ``drop``: nothing is answered; clients try again until one is there, or give up.
+    * ``reject``: clients are told at once, by a TCP reset or an ICMP "port unreachable".
+    """
+
+    DROP = "drop"
+    REJECT = "reject"
+
+
 def _order(address: IPAddress) -> tuple[int, int]:
     """A key to sort addresses of both families by, which have no order among them in Python."""
     return address.version, int(address)
@@ -240,6 +251,7 @@ class Vip:
         mss: the largest segment in bytes that SYNs may announce; 0: any.
         client_prefix: how many bits of a client's address source-hash goes by; 0: all.
         pool: how many connections to each server fullnat has room for; a power of two.
+        none_left: what clients are told while no backend takes new flows.
     """
 
     name: str
@@ -253,6 +265,7 @@ class Vip:
     mss: int = 0
     client_prefix: int = 0
     pool: int = POOL
+    none_left: NoneLeft = NoneLeft.DROP
 
     @property
     def protocol(self) -> Protocol:

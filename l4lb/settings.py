@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from l4lb.errors import UsageError
-from l4lb.model import IPNetwork, Mode, Scheduler, Vip
+from l4lb.model import IPNetwork, Mode, NoneLeft, Scheduler, Vip
 
 _Value = TypeVar("_Value", str, int, list[object])
 
@@ -22,6 +22,7 @@ def plain(vip: Vip) -> dict[str, object]:
         "mss": vip.mss,
         "client_prefix": vip.client_prefix,
         "pool": vip.pool,
+        "none_left": str(vip.none_left),
     }
 
 
@@ -88,6 +89,7 @@ _PARSERS: dict[str, Callable[[Mapping[str, object], str], object]] = {
     "mss": _number,
     "client_prefix": _number,
     "pool": _number,
+    "none_left": _choice(NoneLeft),
 }
 
 SETTINGS = tuple(_PARSERS)

@@ -5,17 +5,16 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from l4lb.datapath import bpf, programs
-from l4lb.datapath.layout import FEATURES, Features, balancer_source
+from l4lb.datapath.layout import FEATURES, Features, balancer_source, every_program
 from l4lb.errors import ProgramError
 from l4lb.lab.bpf_folder import bpf_folder
-from l4lb.model import Mode
 from l4lb.plan.limits import Limits
 
 _SMALL = Limits(
@@ -30,46 +29,6 @@ _SMALL = Limits(
     max_connections=64,
     route_lines=64,
 )
-_SAMPLE = 40
-_MODES = tuple(mode.name for mode in Mode)
-
-
-def possible(features: Features) -> bool:
-    """Whether there is a configuration that needs these: what is about VIPs needs one, and sharing needs nat."""
-    about_vips = features - {"ECHO", "VLAN"}
-    return ("NAT" in features or "SHARED" not in features) and (
-        not about_vips or any(mode in features for mode in _MODES)
-    )
-
-
-def every_combination() -> Iterator[Features]:
-    """All that a configuration can ask for."""
-    for chosen in itertools.product((False, True), repeat=len(FEATURES)):
-        features = frozenset(itertools.compress(FEATURES, chosen))
-        if possible(features):
-            yield features
-
-
-def covering(strength: int) -> list[Features]:
-    """A few combinations in which any so many switches have all the values together that they can have."""
-    missing: set[tuple[tuple[str, bool], ...]] = set()
-    everything = list(every_combination())
-
-    def values(features: Features) -> Iterable[tuple[tuple[str, bool], ...]]:
-        return itertools.combinations([(name, name in features) for name in FEATURES], strength)
-
-    for features in everything:
-        missing.update(values(features))
-    found: list[Features] = []
-    while missing:
-        wanted = min(missing)
-        fitting = [features for features in everything if all((name in features) is value for name, value in wanted)]
-        # The best of a sample is good enough, and found soon.
-        sample = fitting[:: max(1, len(fitting) // _SAMPLE)]
-        best = max(sample, key=lambda features: sum(value in missing for value in values(features)))
-        missing.difference_update(values(best))
-        found.append(best)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +77,13 @@ async def _load(features: Features, folder: Path) -> Loaded:
 
 
 @click.command("load")
-@click.option("--together", default=2, show_default=True, help="So many switches have all values together.")
-@click.option("--all", "walk_all", is_flag=True, help="Every combination there is, which takes hours.")
-def load_command(together: int, walk_all: bool) -> None:
-    """Load the program with many combinations of its switches, and print how large it is."""
-    asyncio.run(_report(list(every_combination()) if walk_all else covering(together)))
+def load_command() -> None:
+    """Load every program that a configuration can ask for, and print how large each is."""
+    asyncio.run(_report(list(every_program())))
 
 
 async def _report(combinations: list[Features]) -> None:
-    click.echo(f"{len(combinations):,} combinations\n\n{'instructions':>12}  {'seconds':>7}  switches")
+    click.echo(f"{len(combinations)} programs\n\n{'instructions':>12}  {'seconds':>7}  switches")
     failed = 0
     async for loaded in load_all(combinations):
         if loaded.detail:
@@ -135,7 +92,7 @@ async def _report(combinations: list[Features]) -> None:
         size = f"{loaded.instructions:,}" if loaded.instructions else "refused"
         click.echo(f"{size:>12}  {loaded.seconds:>7.1f}  {named(loaded.features)}")
     if failed:
-        raise click.ClickException(f"{failed} combinations cannot be loaded")
+        raise click.ClickException(f"{failed} programs cannot be loaded")
 
 
 def named(features: Features) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from l4lb.cli import common
-from l4lb.model import GUE_PORT, POOL, Mode, Protocol, Service
+from l4lb.model import GUE_PORT, POOL, Mode, NoneLeft, Protocol, Service
 from l4lb.view import NO_TRANSMIT
 
 Row = Sequence[str]
@@ -144,6 +144,8 @@ def _chosen(vip: dict[str, Any]) -> list[str]:
         found.append(f"MSS {vip['mss']}")
     if vip["idle_timeout"] != Protocol.parse(vip["protocol"]).idle_timeout:
         found.append(f"idle after {duration(vip['idle_timeout'])}")
+    if vip["none_left"] != NoneLeft.DROP:
+        found.append(f"{vip['none_left']} if no backend is left")
     return found
 
 

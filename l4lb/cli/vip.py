@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from l4lb.cli import common, render
-from l4lb.model import GUE_PORT, MAX_IDLE_TIMEOUT, MAX_PORT, POOL, POOL_SIZES, Mode, Scheduler
+from l4lb.model import GUE_PORT, MAX_IDLE_TIMEOUT, MAX_PORT, POOL, POOL_SIZES, Mode, NoneLeft, Scheduler
 from l4lb.rules import MSS_RANGE
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -43,6 +43,12 @@ _SETTINGS: tuple[tuple[str, click.ParamType[Any], str, str], ...] = (
         _pool,
         "Places for connections to each server, in mode fullnat and for servers of several VIPs in mode nat.",
         str(POOL),
+    ),
+    (
+        "none-left",
+        click.Choice([str(choice) for choice in NoneLeft]),
+        "What clients get while no backend takes new flows: nothing, or a TCP reset or ICMP port unreachable.",
+        str(NoneLeft.DROP),
     ),
 )
 

@@ -11,7 +11,7 @@ from l4lb.balance.slots import settle
 from l4lb.datapath import attach, bpf, programs
 from l4lb.datapath.explain import Packet, explain_packet
 from l4lb.datapath.features import xdp_transmit
-from l4lb.datapath.layout import SWEEP, Features, balancer_source
+from l4lb.datapath.layout import SWEEP, Features, balancer_source, together
 from l4lb.datapath.links import Link
 from l4lb.datapath.loader import errand_of
 from l4lb.datapath.maps import Maps
@@ -36,16 +36,26 @@ _SWEEPS = 32_768  # lines: the whole table in eight times
 class Dataplane:
     """Opened once by the daemon, which is its only user.
 
+    Args:
+        pins: the folder of program and maps.
+        interfaces: names by index.
+        xdp_mode: "native" or "generic".
+        limits: of the maps.
+        echo: whether pings to VIPs are answered by the program.
+
     Attributes:
         image: what the maps hold.
     """
 
-    def __init__(self, pins: Path, interfaces: Mapping[int, str], xdp_mode: str, limits: Limits) -> None:
+    def __init__(
+        self, pins: Path, interfaces: Mapping[int, str], xdp_mode: str, limits: Limits, *, echo: bool = True
+    ) -> None:
         self.image = Image()
         self.limits = limits
         self._pins = Pins(pins, limits)
         self._interfaces = dict(interfaces)
         self._xdp_mode = xdp_mode
+        self._echo = echo
         self._program: Path | None = None
         self._features: Features = frozenset()
         self._next_hops: dict[IPAddress, Answer] = {}
@@ -70,6 +80,7 @@ class Dataplane:
         self._pins.prepare()
         await self._load(features, seed)
         self._maps = Maps(self._pins.maps, self.limits)
+        self._maps.set_echo(self._echo)
         self.image = self._maps.read_image()
         for link in links:
             self.set_link(link)
@@ -89,7 +100,7 @@ class Dataplane:
 
         What is not needed any more stays in the program until the daemon is started again.
         """
-        wanted = self._features | features
+        wanted = together(self._features | features)
         if wanted != self._features:
             await self._load(wanted, seed)
             self.attach()

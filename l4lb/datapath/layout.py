@@ -1,7 +1,7 @@
 """Which program and maps a configuration and its limits need: the -D switches that ``bpf/`` is compiled with."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,32 +11,38 @@ from l4lb.model import Config, Mode, Scheduler
 from l4lb.plan import pools
 from l4lb.plan.limits import Limits
 
+MODES = tuple(mode.name for mode in Mode)
+EXTRAS = ("MSS", "RANGES", "SOURCE_HASH", "TRACKING", "SHARED")
+
 # Everything that is compiled in only where it is wanted.
-FEATURES = (
-    *(mode.name for mode in Mode),
-    "IPV6",
-    "VLAN",
-    "ECHO",
-    "MSS",
-    "RANGES",
-    "SOURCE_HASH",
-    "TRACKING",
-    "SHARED",
-)
+FEATURES = (*MODES, "IPV6", "VLAN", *EXTRAS)
 
 Features = frozenset[str]
 
 SWEEP = "l4lb_sweep"  # the function that forgets flows which schedulers count
 
 
-def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
-    """What the program has to have for a configuration.
+def together(features: Features) -> Features:
+    """The least that can be compiled of what has these: one mode or all, no extra or all.
 
-    Args:
-        config: what it is to do.
-        echo: whether it answers pings.
-        vlans: whether there are VLANs on its interfaces.
+    So there are few programs, each of which a test loads, and a change seldom asks for another one. All of it costs a
+    packet some nanoseconds more than the one mode (``scripts/bench packet``).
     """
+    modes = MODES if len(features.intersection(MODES)) > 1 else ()
+    extras = EXTRAS if features.intersection(EXTRAS) else ()
+    return features.union(modes, extras)
+
+
+def every_program() -> Iterator[Features]:
+    """All that :func:`together` can answer."""
+    for modes in (*((mode,) for mode in MODES), MODES):
+        for number in range(8):
+            chosen = (("IPV6",), ("VLAN",), EXTRAS)
+            yield frozenset(modes).union(*(names for bit, names in enumerate(chosen) if number >> bit & 1))
+
+
+def features_of(config: Config, *, vlans: bool) -> Features:
+    """What the program has to have for a configuration; `vlans`: whether there are VLANs on its interfaces."""
     # With nothing to do yet, what most will want first, so that the first VIP need not wait for a compiler.
     wanted = {vip.mode.name for vip in config.vips} or {Mode.NAT.name}
     for vip in config.vips:
@@ -55,11 +61,9 @@ def features_of(config: Config, *, echo: bool, vlans: bool) -> Features:
                 wanted.add("IPV6")
     if pools.shared(config):
         wanted.add("SHARED")
-    if echo:
-        wanted.add("ECHO")
     if vlans:
         wanted.add("VLAN")
-    return frozenset(wanted)
+    return together(frozenset(wanted))
 
 
 def fingerprint(limits: Limits) -> str:

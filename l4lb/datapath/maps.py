@@ -262,6 +262,11 @@ class Maps:
         """Makes the program ask the kernel's routing table again for every client."""
         self._control.store(0, (self._control.load(0) + 1) & 0xFFFFFFFF)
 
+    def set_echo(self, echo: bool) -> None:
+        """Says whether pings to VIPs are answered by the program, or left to the kernel."""
+        flag = _ABI.enums["control_flag"]["CONTROL_NO_ECHO"]
+        self._control.store(0, 0 if echo else flag, values.CONTROL.flags.offset)
+
     # What the program counted
 
     def traffic(self, backend: int) -> Traffic:

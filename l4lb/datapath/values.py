@@ -14,13 +14,16 @@ from l4lb.model import Endpoint, IPAddress, Mode, Protocol, Scheduler, Service
 from l4lb.plan.records import BackendRecord, BackendSettings, Region, VipRecord, VipSettings
 
 _ABI = abi.load()
-ENDPOINT, VIP, ADDRESS, BACKEND = (_ABI.structs[name] for name in ("endpoint", "vip", "address", "backend"))
+ENDPOINT, VIP, ADDRESS, BACKEND, CONTROL = (
+    _ABI.structs[name] for name in ("endpoint", "vip", "address", "backend", "control")
+)
 SIZES = {name: ctypes.sizeof(struct_) for name, struct_ in _ABI.structs.items()}
 _MODES = {mode: _ABI.enums["mode"][f"MODE_{mode.name}"] for mode in Mode}
 _MODE_OF = {number: mode for mode, number in _MODES.items()}
 _SCHEDULERS = {scheduler: _ABI.enums["scheduler"][f"SCHEDULER_{scheduler.name}"] for scheduler in Scheduler}
 _SCHEDULER_OF = {number: scheduler for scheduler, number in _SCHEDULERS.items()}
 _FLAGS = _ABI.enums["backend_flag"]
+_REFUSES = _ABI.enums["vip_flag"]["VIP_REFUSES"]
 _TAG_PRESENT = 0x8000  # in bpf/forward.h
 
 # Fields that are stored together, in one word: where it begins.
@@ -61,6 +64,7 @@ def _set_vip(vip: Any, settings: VipSettings) -> None:
     vip.idle = settings.idle_ticks
     vip.mask_hi, vip.mask_lo = client_masks(settings.client_bits)
     vip.scheduler = _SCHEDULERS[settings.scheduler]
+    vip.flags = _REFUSES if settings.refuses else 0
     vip.mss = settings.mss
 
 
@@ -84,7 +88,8 @@ def vip_of(value: bytes) -> tuple[VipRecord, VipSettings, int]:
     address = address_of(vip.endpoint.hi, vip.endpoint.lo)
     service = Service(address, first, vip.last_port or first, Protocol(vip.endpoint.protocol))
     bits = (vip.mask_hi << 64 | vip.mask_lo).bit_count()
-    return VipRecord(service), VipSettings(vip.idle, _SCHEDULER_OF[vip.scheduler], vip.mss, bits), vip.table
+    refuses = bool(vip.flags & _REFUSES)
+    return VipRecord(service), VipSettings(vip.idle, _SCHEDULER_OF[vip.scheduler], vip.mss, bits, refuses), vip.table
 
 
 def address_value(address: IPAddress) -> bytes:

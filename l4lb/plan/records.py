@@ -45,12 +45,14 @@ class VipSettings:
         idle_ticks: for how long a flow may be silent.
         mss: the largest segment in bytes that SYNs may announce; 0: any.
         client_bits: of an address of 16 bytes (IPv4: mapped), how many source-hash goes by.
+        refuses: whether a client is told if there is no backend for it.
     """
 
     idle_ticks: int
     scheduler: Scheduler
     mss: int
     client_bits: int
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

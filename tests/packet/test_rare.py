@@ -273,6 +273,16 @@ def test_a_ping_is_answered(lb: Testbed, case: Case) -> None:
     assert (outcome.verdict, outcome.reasons, outcome.traffic) == (XDP_TX, {"answer_echo": 1}, {})
 
 
+def test_a_ping_is_left_to_the_kernel_where_that_is_wanted(lb: Testbed) -> None:
+    request = bytes(arriving(header(CLIENTS[4], ip_address("192.0.2.1")) / ICMP()))
+    lb.maps.set_echo(False)
+    try:
+        outcome = run(lb, request)
+    finally:
+        lb.maps.set_echo(True)
+    assert (outcome.reasons, outcome.packet) == ({"pass_not_tcp_udp": 1}, request)
+
+
 @cases
 def test_what_is_too_long_is_answered(lb: Testbed, case: Case) -> None:
     """With the length that fits, quoting the beginning; the longest that fits goes on."""

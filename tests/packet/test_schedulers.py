@@ -1,6 +1,7 @@
 """Schedulers: who gets a new flow, that its packets follow, and how many connections are open."""
 
 import random
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -103,6 +104,16 @@ def test_a_client_stays_when_backends_come(lb: Testbed) -> None:
     configure(lb, Scheduler.SOURCE_HASH, [1, 1, 1, 1, 1])
     assert {client: send(lb, client) for client in flows} == flows
     assert {send(lb, client, SYN) for client in clients(20_000, first=100_000)[::37]} == {0, 1, 2, 3, 4}
+
+
+def test_nobody_has_a_turn_where_no_weight_is_left(lb: Testbed) -> None:
+    """Though others' numbers lie behind where the turns would be, and the CPUs' turns point at them."""
+    configure(lb, Scheduler.ROUND_ROBIN, [1, 1, 1])
+    send(lb, *clients(1), SYN)
+    configure(lb, Scheduler.ROUND_ROBIN, [0, 0, 0])
+    with bpf.opened(lb.pins / "maps" / "turns") as turns:
+        bpf.map_update(turns, next(iter(lb.image.vips)), struct.pack("=II", 1, 0) * bpf.possible_cpus())
+    assert send(lb, clients(2)[1], SYN) is None
 
 
 @pytest.mark.parametrize("version", [4, 6])

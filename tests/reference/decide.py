@@ -1,6 +1,6 @@
 """The packet's way: the checks in their order, each with the reason for which it ends a packet's way."""
 
-from l4lb.model import Endpoint, Mode, Protocol
+from l4lb.model import Endpoint, Mode, NoneLeft, Protocol
 from tests.reference import answer
 from tests.reference.connections import Connection, Pools, source_at
 from tests.reference.fragments import Fragments, Place
@@ -23,7 +23,7 @@ class Reference:
         self._fragments = Fragments(world)
         switches = world.switches
         self._ipv6, self._vlans = "IPV6" in switches, "VLAN" in switches
-        self._echo = world.echo and "ECHO" in switches
+        self._echo = world.echo
         self._routes: dict[bytes, Hop | str] = {}
 
     def run(self, frame: bytes, ingress: int) -> Outcome:
@@ -34,6 +34,8 @@ class Reference:
         if packet.kind is Kind.ECHO:
             return self._echo_request(packet, ingress)
         owner = self._identify(packet, ingress)
+        if isinstance(owner, Outcome):
+            return owner
         if isinstance(owner, str):
             return ended(owner, frame)
         if owner.way == "to_vip":
@@ -58,7 +60,7 @@ class Reference:
 
     # Whose it is
 
-    def _identify(self, packet: Packet, ingress: int) -> Owner | str:
+    def _identify(self, packet: Packet, ingress: int) -> Owner | Outcome | str:
         if packet.kind is Kind.LATER_FRAGMENT:
             return self._identify_fragment(packet, ingress)
         vip = self._services.vip_at(packet.destination, packet.destination_port, packet.protocol)
@@ -70,11 +72,21 @@ class Reference:
         client = Endpoint(address_of(packet.source), packet.source_port)
         chosen = self.world.choose(vip, client, packet.destination_port, Protocol(packet.protocol), packet.begins)
         if chosen is None:
-            return "drop_no_backend"
+            return self._refused(packet, ingress) if vip.none_left is NoneLeft.REJECT else "drop_no_backend"
         owner = Owner(self._services.target(vip, chosen), "to_vip", packet.destination_port)
         if packet.kind is Kind.FIRST_FRAGMENT:
             self._fragments.remember(packet, "to_vip", owner.target)
         return owner
+
+    def _refused(self, packet: Packet, ingress: int) -> Outcome | str:
+        """What a client is told whose packet no backend takes."""
+        told: bytes | None = None
+        if packet.kind is Kind.PLAIN and answer.is_host(packet.source):
+            if packet.protocol == Protocol.TCP:
+                told = answer.reset(packet)
+            elif packet.transport == packet.ip + (40 if packet.v6 else 20) and self.world.may_answer():
+                told = answer.unreachable(packet)
+        return ended("answer_refused", told, ingress) if told is not None else "drop_no_backend"
 
     def _identify_answer(self, packet: Packet, ingress: int) -> Owner | str:
         target = self._services.answering(packet.source, packet.source_port, packet.protocol)

@@ -97,7 +97,7 @@ def test_what_is_not_compiled_in_is_not_ours() -> None:
     reference = Reference(s.world(features=frozenset({"NAT"})))
     assert s.run(reference, s.incoming(s.ip(s.CLIENT6, "2001:db8::10") / TCP_80)).reason == "pass_not_vip"
     assert s.run(reference, s.incoming(Dot1Q() / VIP / TCP_80)).reason == "pass_not_ip"
-    assert s.run(reference, s.incoming(VIP / ICMP())).reason == "pass_not_tcp_udp"
+    assert s.run(Reference(s.world(echo=False)), s.incoming(VIP / ICMP())).reason == "pass_not_tcp_udp"
 
 
 def test_the_kernel_is_made_to_ask_for_a_neighbour() -> None:

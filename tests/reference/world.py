@@ -96,7 +96,7 @@ class World:
         """What is compiled in."""
         if self.features is not None:
             return self.features
-        return features_of(self.config, echo=self.echo, vlans=any(port.tags for port in self.ports.values()))
+        return features_of(self.config, vlans=any(port.tags for port in self.ports.values()))
 
 
 @dataclass(frozen=True, slots=True)

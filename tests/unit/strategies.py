@@ -14,6 +14,7 @@ from l4lb.model import (
     IPAddress,
     IPNetwork,
     Mode,
+    NoneLeft,
     Protocol,
     Scheduler,
     Service,
@@ -64,6 +65,7 @@ def _vips(draw: st.DrawFn) -> Vip:
         mss=draw(st.just(0) | st.integers(88, 65_495)) if protocol is Protocol.TCP else 0,
         client_prefix=draw(st.integers(0, 32 if family == 4 else 128)) if scheduler is Scheduler.SOURCE_HASH else 0,
         pool=draw(st.sampled_from(POOL_SIZES[:7])),
+        none_left=draw(st.sampled_from(NoneLeft)),
     )
 
 

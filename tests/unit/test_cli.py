@@ -97,6 +97,7 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
     vip = {
         "name": "web", "address": "192.0.2.10", "port": 80, "protocol": "tcp", "mode": "nat", "scheduler": "maglev",
         "idle_timeout": 300, "sources": [], "gue_port": 6080, "mss": 0, "client_prefix": 0, "pool": 4096,
+        "none_left": "drop",
         "settling": False,
         "packets": 1235, "bytes": 5_000_001, "packets_back": 11, "bytes_back": 2_500_000_001,
         "backends": [backend, idle],
@@ -147,13 +148,14 @@ def chosen(socket: Path) -> Iterator[list[str]]:
     place = "[2001:db8::10]:8000-8999/tcp"
     settings = (
         "--mode fullnat --scheduler source-hash --client-prefix 64 --source fd00::100/126 --source 10.9.0.0/30"
-        " --pool 65536 --mss 1400 --idle-timeout 90 --gue-port 7000"
+        " --pool 65536 --mss 1400 --idle-timeout 90 --gue-port 7000 --none-left reject"
     )
     for line in (f"vip add chosen {place} {settings}", "backend add chosen [2001:db8:2::1]"):
         done = l4lb(socket, *line.split())
         assert (done.returncode, done.stderr) == (0, "")
     yield [
         "clients by /64", "from fd00::100/126 and 10.9.0.0/30", "pool 65536", "MSS 1400", "idle after 1m 30s",
+        "reject if no backend is left",
     ]  # fmt: skip
     assert l4lb(socket, "vip", "remove", "chosen").returncode == 0
 
@@ -239,6 +241,7 @@ def test_every_configuration_can_be_typed(config: Config) -> None:
         options = {
             "mode": vip.mode, "scheduler": vip.scheduler, "idle-timeout": vip.idle_timeout, "gue-port": vip.gue_port,
             "mss": vip.mss, "client-prefix": vip.client_prefix, "pool": vip.pool,
+            "none-left": vip.none_left,
         }  # fmt: skip
         words = [f"--{name}={value}" for name, value in options.items()]
         words += [f"--source={source}" for source in vip.sources]
