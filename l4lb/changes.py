@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from l4lb import settings
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Backend, Config, Endpoint, Protocol, Service, Vip
+from l4lb.model import Admin, Backend, Config, Endpoint, Protocol, Service, Vip
 from l4lb.rules import check
 
 Arguments = Mapping[str, object]
@@ -64,7 +64,8 @@ def find_vip(config: Config, name: str) -> Vip:
     raise L4lbError(f"there is no VIP {name!r}", _suggestion(name, [vip.name for vip in config.vips], "l4lb vip add"))
 
 
-def _find_backend(vip: Vip, endpoint: Endpoint) -> Backend:
+def find_backend(vip: Vip, endpoint: Endpoint) -> Backend:
+    """The backend of a VIP with that endpoint."""
     for backend in vip.backends:
         if backend.endpoint == endpoint:
             return backend
@@ -97,7 +98,7 @@ def _vip_set(config: Config, arguments: Arguments) -> Config:
 
 
 def _with_settings(vip: Vip, arguments: Arguments) -> Vip:
-    return replace(vip, **settings.parse(arguments, arguments))  # type: ignore[arg-type]
+    return settings.changed(vip, arguments)
 
 
 def _vip_remove(config: Config, arguments: Arguments) -> Config:
@@ -106,27 +107,40 @@ def _vip_remove(config: Config, arguments: Arguments) -> Config:
 
 
 def _backend_add(config: Config, arguments: Arguments) -> Config:
-    vip, endpoint = _vip_and_endpoint(config, arguments)
-    weight = settings.value(arguments, "weight", int) if "weight" in arguments else 1
-    return _with_vip(config, replace(vip, backends=(*vip.backends, Backend(endpoint, weight))))
+    vip, endpoint = vip_and_endpoint(config, arguments)
+    backend = settings.changed_backend(Backend(endpoint), arguments)
+    return _with_vip(config, replace(vip, backends=(*vip.backends, backend)))
 
 
 def _backend_set(config: Config, arguments: Arguments) -> Config:
-    vip, endpoint = _vip_and_endpoint(config, arguments)
-    old = _find_backend(vip, endpoint)
-    new = replace(old, weight=settings.value(arguments, "weight", int))
+    vip, endpoint = vip_and_endpoint(config, arguments)
+    old = find_backend(vip, endpoint)
+    return _with_backend(config, vip, old, settings.changed_backend(old, arguments))
+
+
+def _administered(admin: Admin) -> Callable[[Config, Arguments], Config]:
+    def change(config: Config, arguments: Arguments) -> Config:
+        vip, endpoint = vip_and_endpoint(config, arguments)
+        old = find_backend(vip, endpoint)
+        return _with_backend(config, vip, old, replace(old, admin=admin))
+
+    return change
+
+
+def _with_backend(config: Config, vip: Vip, old: Backend, new: Backend) -> Config:
     return _with_vip(
         config, replace(vip, backends=tuple(new if backend is old else backend for backend in vip.backends))
     )
 
 
 def _backend_remove(config: Config, arguments: Arguments) -> Config:
-    vip, endpoint = _vip_and_endpoint(config, arguments)
-    gone = _find_backend(vip, endpoint)
+    vip, endpoint = vip_and_endpoint(config, arguments)
+    gone = find_backend(vip, endpoint)
     return _with_vip(config, replace(vip, backends=tuple(backend for backend in vip.backends if backend is not gone)))
 
 
-def _vip_and_endpoint(config: Config, arguments: Arguments) -> tuple[Vip, Endpoint]:
+def vip_and_endpoint(config: Config, arguments: Arguments) -> tuple[Vip, Endpoint]:
+    """The VIP and the endpoint that arguments name; a port that is left out is the VIP's."""
     vip = find_vip(config, settings.value(arguments, "vip", str))
     return vip, Endpoint.parse(settings.value(arguments, "address", str), default_port=_default_port(vip))
 
@@ -149,8 +163,11 @@ _CHANGES: dict[str, tuple[Callable[[Config, Arguments], Config], tuple[str, ...]
     "vip.add": (_vip_add, ("name", "address", "protocol", *settings.SETTINGS)),
     "vip.set": (_vip_set, ("name", *settings.SETTINGS)),
     "vip.remove": (_vip_remove, ("name",)),
-    "backend.add": (_backend_add, ("vip", "address", "weight")),
-    "backend.set": (_backend_set, ("vip", "address", "weight")),
+    "backend.add": (_backend_add, ("vip", "address", *settings.BACKEND_SETTINGS)),
+    "backend.set": (_backend_set, ("vip", "address", *settings.BACKEND_SETTINGS)),
+    "backend.drain": (_administered(Admin.DRAIN), ("vip", "address")),
+    "backend.disable": (_administered(Admin.DISABLED), ("vip", "address")),
+    "backend.resume": (_administered(Admin.NONE), ("vip", "address")),
     "backend.remove": (_backend_remove, ("vip", "address")),
 }
 

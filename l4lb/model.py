@@ -5,17 +5,20 @@ The rules that every set of them obeys are in :mod:`l4lb.rules`.
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Self
 
 from l4lb.errors import UsageError
+from l4lb.health.check import Check
+from l4lb.health.rules import HealthRules, VipRules
+from l4lb.ports import MAX_PORT
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-MAX_PORT = 65_535
 MAX_WEIGHT = 65_535
+MAX_PRIORITY = 15
 MAX_SEED = 2**64 - 1
 MAX_IDLE_TIMEOUT = 7 * 24 * 3600
 GUE_PORT = 6080  # IANA's for GUE
@@ -96,15 +99,27 @@ class Scheduler(enum.StrEnum):
         return self in (Scheduler.MAGLEV, Scheduler.SOURCE_HASH)
 
 
-class NoneLeft(enum.StrEnum):
-    """What becomes of new flows while no backend takes any.
+class Admin(enum.StrEnum):
+    """What the operator wants of a backend; it outranks its health.
 
-    * ``drop``: nothing is answered; clients try again until one is there, or give up.
-    * ``reject``: clients are told at once, by a TCP reset or an ICMP "port unreachable".
+    * ``drain``: no new flows, the existing ones stay.
+    * ``disabled``: no flows at all; the existing ones are released at once.
     """
 
-    DROP = "drop"
-    REJECT = "reject"
+    NONE = "none"
+    DRAIN = "drain"
+    DISABLED = "disabled"
+
+
+class Via(enum.StrEnum):
+    """How probes reach a backend.
+
+    * ``direct``: at its own address.
+    * ``dataplane``: at the VIP's, in the way that traffic takes, so that a backend without the VIP is seen down.
+    """
+
+    DIRECT = "direct"
+    DATAPLANE = "dataplane"
 
 
 def _order(address: IPAddress) -> tuple[int, int]:
@@ -233,10 +248,18 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A server behind a VIP. With weight 0 it gets no flows."""
+    """A server behind a VIP. With weight 0 it gets no flows.
+
+    Attributes:
+        priority: its tier: 0 is the first; a lower one is used when too little of the one above is healthy.
+        overrides: names and values of :class:`~l4lb.health.rules.HealthRules` that are not the VIP's.
+    """
 
     endpoint: Endpoint
     weight: int = 1
+    priority: int = 0
+    admin: Admin = Admin.NONE
+    overrides: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +274,11 @@ class Vip:
         mss: the largest segment in bytes that SYNs may announce; 0: any.
         client_prefix: how many bits of a client's address source-hash goes by; 0: all.
         pool: how many connections to each server fullnat has room for; a power of two.
-        none_left: what clients are told while no backend takes new flows.
+        checks: what is looked for in each backend; all have to pass.
+        via: how probes reach backends.
+        passive: whether handshakes that backends leave unanswered make them suspected.
+        health: how a backend is judged where it says nothing else.
+        spread: how flows are spread by health.
     """
 
     name: str
@@ -265,7 +292,11 @@ class Vip:
     mss: int = 0
     client_prefix: int = 0
     pool: int = POOL
-    none_left: NoneLeft = NoneLeft.DROP
+    checks: tuple[Check, ...] = ()
+    via: Via = Via.DIRECT
+    passive: bool = False
+    health: HealthRules = HealthRules()  # noqa: RUF009 - it does not change
+    spread: VipRules = VipRules()  # noqa: RUF009 - nor does it
 
     @property
     def protocol(self) -> Protocol:
@@ -274,6 +305,10 @@ class Vip:
 
     def __str__(self) -> str:
         return str(self.service)
+
+    def rules_for(self, backend: Backend) -> HealthRules:
+        """How a backend is judged."""
+        return replace(self.health, **dict(backend.overrides))  # type: ignore[arg-type]
 
     def source_for(self, backend: IPAddress) -> IPNetwork | None:
         """Where packets to a backend come from, if that is configured."""

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 from l4lb.errors import UsageError
+from l4lb.health import rules as health
 from l4lb.model import (
     MAX_IDLE_TIMEOUT,
-    MAX_PORT,
+    MAX_PRIORITY,
     MAX_SEED,
     MAX_WEIGHT,
     POOL_SIZES,
@@ -20,9 +21,13 @@ from l4lb.model import (
     Protocol,
     Scheduler,
     Service,
+    Via,
     Vip,
 )
+from l4lb.ports import MAX_PORT
 
+MAX_CHECKS = 8  # per VIP
+DATAPLANE_KINDS = ("tcp", "udp")  # that can be made by way of the dataplane
 MAX_BACKENDS = 1_024  # per VIP: with 65,537 slots, shares stay within 2 % of their weights
 MSS_RANGE = (88, 65_495)  # what an IPv4 header leaves of 128 bytes, and of the longest packet
 MAX_POOL_ADDRESSES = 64
@@ -106,6 +111,39 @@ def _option_problems(vip: Vip) -> Iterator[UsageError]:
             "use 4096, or more for servers with more connections at once",
         )
     yield from _source_problems(vip)
+    yield from _health_problems(vip)
+
+
+def _health_problems(vip: Vip) -> Iterator[UsageError]:
+    for problem in (*health.problems(vip.health), *health.vip_problems(vip.spread)):
+        yield UsageError(f"VIP {vip.name}: {problem.message}", problem.hint)
+    if len(vip.checks) > MAX_CHECKS:
+        yield UsageError(
+            f"VIP {vip.name} has more than {MAX_CHECKS} checks", "use an exec check for what belongs together"
+        )
+    if len(set(vip.checks)) < len(vip.checks):
+        yield UsageError(f"VIP {vip.name} has a check twice", "leave one of them out")
+    if vip.via is Via.DATAPLANE and vip.mode.translates:
+        yield UsageError(
+            f"mode {vip.mode} of VIP {vip.name} has no way of its own to a backend that a probe could take",
+            "leave --via out, or use mode dsr, ipip or gue",
+        )
+    for check in vip.checks if vip.via is Via.DATAPLANE else ():
+        if check.kind not in DATAPLANE_KINDS or check.get("port"):
+            yield UsageError(
+                f"check {check} of VIP {vip.name} cannot be made by way of the dataplane",
+                f"use {' or '.join(DATAPLANE_KINDS)} without a port of its own, or --via direct",
+            )
+    if vip.passive and not (vip.mode.translates and vip.protocol is Protocol.TCP):
+        yield UsageError(
+            f"the gateway does not see the handshakes of VIP {vip.name}",
+            "leave --passive out, or use TCP with mode nat or fullnat",
+        )
+    if vip.passive and not vip.checks:
+        yield UsageError(
+            f"VIP {vip.name} has no check that could confirm what handshakes make suspected",
+            "give it one, as --check tcp",
+        )
 
 
 def _source_problems(vip: Vip) -> Iterator[UsageError]:
@@ -203,6 +241,7 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
             )
         seen.add(backend.endpoint)
         yield from address_problems("backend", backend.endpoint.address)
+        yield from _judgement_problems(vip, backend)
         if backend.endpoint.address == vip.service.address:
             yield UsageError(
                 f"backend {backend.endpoint} has the address of its VIP {vip.name}", "give the server's own address"
@@ -222,6 +261,25 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
         if not 0 <= backend.weight <= MAX_WEIGHT:
             yield UsageError(
                 f"weight {backend.weight} is not between 0 and {MAX_WEIGHT}", "use 0 for no flows, 1 for an equal share"
+            )
+
+
+def _judgement_problems(vip: Vip, backend: Backend) -> Iterator[UsageError]:
+    """What is wrong with how a backend is judged."""
+    if not 0 <= backend.priority <= MAX_PRIORITY:
+        yield UsageError(
+            f"priority {backend.priority} is not between 0 and {MAX_PRIORITY}",
+            "use 0 for the backends that serve first",
+        )
+    rules = vip.rules_for(backend)
+    if backend.overrides:
+        for problem in health.problems(rules):
+            yield UsageError(f"backend {backend.endpoint} of VIP {vip.name}: {problem.message}", problem.hint)
+    for check in vip.checks:
+        if check.needs_port and not rules.check_port and not backend.endpoint.port:
+            yield UsageError(
+                f"backend {backend.endpoint} of VIP {vip.name} takes several ports, and check {check} says none",
+                "give --check-port, or the check an option port",
             )
 
 

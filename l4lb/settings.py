@@ -1,38 +1,72 @@
-"""The settings of a VIP as plain values, as the wire and the state file carry them: names, texts, numbers, lists."""
+"""The settings of VIPs and backends as plain values, as wire and state file carry them: texts, numbers, lists."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import TypeVar
 
 from l4lb.errors import UsageError
-from l4lb.model import IPNetwork, Mode, NoneLeft, Scheduler, Vip
+from l4lb.health.check import Check
+from l4lb.health.rules import NoneLeft, Panic, State
+from l4lb.model import Admin, Backend, IPNetwork, Mode, Scheduler, Via, Vip
 
 _Value = TypeVar("_Value", str, int, list[object])
 
 
 def plain(vip: Vip) -> dict[str, object]:
     """All settings of a VIP."""
-    return {
-        "mode": str(vip.mode),
-        "scheduler": str(vip.scheduler),
-        "idle_timeout": vip.idle_timeout,
-        "sources": [str(source) for source in vip.sources],
-        "gue_port": vip.gue_port,
-        "mss": vip.mss,
-        "client_prefix": vip.client_prefix,
-        "pool": vip.pool,
-        "none_left": str(vip.none_left),
-    }
+    return {name: _plain(getattr(_holder(vip, name), name)) for name in SETTINGS}
 
 
-def parse(values: Mapping[str, object], given: Iterable[str]) -> dict[str, object]:
-    """The settings among `given`, as :class:`~l4lb.model.Vip` has them.
+def changed(vip: Vip, values: Mapping[str, object]) -> Vip:
+    """A VIP with those settings that are among `values`; other values are not looked at.
 
     Raises:
         UsageError: one has a value that is never possible.
     """
-    return {name: _PARSERS[name](values, name) for name in given if name in _PARSERS}
+    return replace(
+        vip,
+        **_parsed(_OWN, values),  # type: ignore[arg-type]
+        health=replace(vip.health, **_parsed(_HEALTH, values)),  # type: ignore[arg-type]
+        spread=replace(vip.spread, **_parsed(_SPREAD, values)),  # type: ignore[arg-type]
+    )
+
+
+def plain_backend(backend: Backend) -> dict[str, object]:
+    """All settings of a backend; of those that outrank the VIP's only what is set."""
+    return {
+        **{name: _plain(getattr(backend, name)) for name in _BACKEND},
+        **{name: _plain(value) for name, value in backend.overrides},
+    }
+
+
+def changed_backend(backend: Backend, values: Mapping[str, object]) -> Backend:
+    """A backend with those settings that are among `values`; None takes one that outranks the VIP's back.
+
+    Raises:
+        UsageError: one has a value that is never possible.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    overrides = {name: value for name, value in backend.overrides if name not in values} | _parsed(_HEALTH, given)
+    own = _parsed(_BACKEND, values)
+    return replace(backend, **own, overrides=tuple(sorted(overrides.items())))  # type: ignore[arg-type]
+
+
+def _holder(vip: Vip, name: str) -> object:
+    return vip.health if name in _HEALTH else vip.spread if name in _SPREAD else vip
+
+
+def _plain(value: object) -> object:
+    """As the wire and the state file have it."""
+    if isinstance(value, tuple):
+        return [str(each) for each in value]
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def _parsed(parsers: Mapping[str, "_Parser"], values: Mapping[str, object]) -> dict[str, object]:
+    return {name: parser(values, name) for name, parser in parsers.items() if name in values}
 
 
 def value(values: Mapping[str, object], name: str, kind: type[_Value]) -> _Value:
@@ -80,7 +114,27 @@ def parse_network(text: str) -> IPNetwork:
         raise UsageError(f"{text!r} is no network ({error})", "write it as in 192.0.2.0/28 or fd00::100/120") from None
 
 
-_PARSERS: dict[str, Callable[[Mapping[str, object], str], object]] = {
+def _seconds(values: Mapping[str, object], name: str) -> float:
+    found = values.get(name)
+    if not isinstance(found, int | float) or isinstance(found, bool) or not math.isfinite(found):
+        raise UsageError(f"{name} is missing or no number", f"give {name}")
+    return float(found)
+
+
+def _switch(values: Mapping[str, object], name: str) -> bool:
+    found = values.get(name)
+    if not isinstance(found, bool):
+        raise UsageError(f"{name} is neither true nor false", f"give {name}")
+    return found
+
+
+def _checks(values: Mapping[str, object], name: str) -> tuple[Check, ...]:
+    return tuple(Check.parse(text if isinstance(text, str) else "") for text in value(values, name, list))
+
+
+_Parser = Callable[[Mapping[str, object], str], object]
+
+_OWN: Mapping[str, _Parser] = {
     "mode": _choice(Mode),
     "scheduler": _choice(Scheduler),
     "idle_timeout": _number,
@@ -89,7 +143,31 @@ _PARSERS: dict[str, Callable[[Mapping[str, object], str], object]] = {
     "mss": _number,
     "client_prefix": _number,
     "pool": _number,
+    "checks": _checks,
+    "via": _choice(Via),
+    "passive": _switch,
+}
+_HEALTH: Mapping[str, _Parser] = {
+    "interval": _seconds,
+    "timeout": _seconds,
+    "rise": _number,
+    "fall": _number,
+    "fast_interval": _seconds,
+    "jitter": _seconds,
+    "initial": _choice(State),
+    "slow_start": _seconds,
+    "degrade": _switch,
+    "floor": _number,
+    "stale_after": _seconds,
+    "check_port": _number,
+}
+_SPREAD: Mapping[str, _Parser] = {
+    "panic_share": _number,
+    "panic": _choice(Panic),
+    "tier_share": _number,
     "none_left": _choice(NoneLeft),
 }
+_BACKEND: Mapping[str, _Parser] = {"weight": _number, "priority": _number, "admin": _choice(Admin)}
 
-SETTINGS = tuple(_PARSERS)
+SETTINGS = (*_OWN, *_HEALTH, *_SPREAD)
+BACKEND_SETTINGS = (*_BACKEND, *_HEALTH)

@@ -6,8 +6,7 @@ JSON, with a digest of its own content: a file that was cut off, edited or damag
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,9 @@ def encode(config: Config) -> bytes:
                 "address": vip.service.place,
                 "protocol": vip.protocol.label,
                 **settings.plain(vip),
-                "backends": [{"address": str(backend.endpoint), "weight": backend.weight} for backend in vip.backends],
+                "backends": [
+                    {"address": str(backend.endpoint), **settings.plain_backend(backend)} for backend in vip.backends
+                ],
             }
             for vip in config.vips
         ],
@@ -86,19 +87,26 @@ def _vip(saved: Mapping[str, Any]) -> Vip:
 
     One that is younger than this program is refused: to leave it out would lose it when the file is saved again.
     """
-    unknown = saved.keys() - {"name", "address", "protocol", "backends", *settings.SETTINGS}
-    if unknown:
-        raise StateError(
-            f"VIP {saved['name']} has settings that this l4lb does not know ({', '.join(sorted(unknown))})"
-        )
+    _refuse_unknown(
+        f"VIP {saved['name']}", saved.keys() - {"name", "address", "protocol", "backends", *settings.SETTINGS}
+    )
     vip = Vip(
         name=str(saved["name"]),
         service=Service.parse(saved["address"], Protocol.parse(saved["protocol"])),
-        backends=tuple(
-            Backend(Endpoint.parse(each["address"], default_port=0), int(each["weight"])) for each in saved["backends"]
-        ),
+        backends=tuple(_backend(each) for each in saved["backends"]),
     )
-    return replace(vip, **settings.parse(saved, saved))  # type: ignore[arg-type]
+    return settings.changed(vip, saved)
+
+
+def _backend(saved: Mapping[str, Any]) -> Backend:
+    """A backend as it was saved, in the same way."""
+    _refuse_unknown(f"backend {saved['address']}", saved.keys() - {"address", *settings.BACKEND_SETTINGS})
+    return settings.changed_backend(Backend(Endpoint.parse(saved["address"], default_port=0)), saved)
+
+
+def _refuse_unknown(whose: str, unknown: Collection[str]) -> None:
+    if unknown:
+        raise StateError(f"{whose} has settings that this l4lb does not know ({', '.join(sorted(unknown))})")
 
 
 class StateFile:

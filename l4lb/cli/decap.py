@@ -9,8 +9,9 @@ import click
 
 from l4lb.cli import common, render
 from l4lb.errors import UsageError
-from l4lb.model import GUE_PORT, MAX_PORT, IPAddress
+from l4lb.model import GUE_PORT, IPAddress
 from l4lb.options import XDP_MODES
+from l4lb.ports import MAX_PORT
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from l4lb.datapath.decap import Setup, Status

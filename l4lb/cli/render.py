@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from l4lb.cli import common
-from l4lb.model import GUE_PORT, POOL, Mode, NoneLeft, Protocol, Service
+from l4lb.health.rules import NoneLeft
+from l4lb.model import GUE_PORT, POOL, Mode, Protocol, Service
 from l4lb.view import NO_TRANSMIT
 
 Row = Sequence[str]

@@ -6,7 +6,11 @@ from typing import Any, TypeVar
 import click
 
 from l4lb.cli import common, render
-from l4lb.model import GUE_PORT, MAX_IDLE_TIMEOUT, MAX_PORT, POOL, POOL_SIZES, Mode, NoneLeft, Scheduler
+from l4lb.cli.health_options import health_options
+from l4lb.health.check import Check
+from l4lb.health.rules import MAX_TIER_SHARE, NoneLeft, Panic, VipRules
+from l4lb.model import GUE_PORT, MAX_IDLE_TIMEOUT, POOL, POOL_SIZES, Mode, Scheduler, Via
+from l4lb.ports import MAX_PORT
 from l4lb.rules import MSS_RANGE
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -45,6 +49,30 @@ _SETTINGS: tuple[tuple[str, click.ParamType[Any], str, str], ...] = (
         str(POOL),
     ),
     (
+        "panic-share",
+        click.IntRange(0, 100),
+        "Percent of the weight that has to be healthy, or the VIP is in panic; 0 for never.",
+        str(VipRules().panic_share),
+    ),
+    (
+        "panic",
+        click.Choice([str(choice) for choice in Panic]),
+        "What it does then: spread new flows over all backends, or refuse them.",
+        str(VipRules().panic),
+    ),
+    (
+        "tier-share",
+        click.IntRange(100, MAX_TIER_SHARE),
+        "Percent of its healthy weight that a tier carries before the next one has to help (--priority of backends).",
+        str(VipRules().tier_share),
+    ),
+    (
+        "via",
+        click.Choice([str(choice) for choice in Via]),
+        "How probes reach a backend: at its own address, or at the VIP's in the way that traffic takes.",
+        str(Via.DIRECT),
+    ),
+    (
         "none-left",
         click.Choice([str(choice) for choice in NoneLeft]),
         "What clients get while no backend takes new flows: nothing, or a TCP reset or ICMP port unreachable.",
@@ -66,6 +94,20 @@ def _settings(*, new: bool) -> Callable[[_Function], _Function]:
             help="Where packets to backends come from in modes fullnat, ipip and gue; one for each of IPv4 and IPv6."
             + ("  [default: the gateway's address]" if new else ""),
         )(function)
+        function = click.option(
+            "--passive/--no-passive",
+            default=None,
+            help="Suspect a backend whose handshakes stop being answered, and probe it at once (nat, fullnat).",
+        )(function)
+        function = health_options(new=new)(function)
+        function = click.option(
+            "--check",
+            "checks",
+            multiple=True,
+            metavar="CHECK",
+            help="What is looked for in each backend, as http:path=/health,status=200; may repeat, all have to pass;"
+            " none for no checks. `l4lb checks` has all kinds.",
+        )(function)
         for name, kind, text, default in reversed(_SETTINGS):
             text += f"  [default: {default}]" if new else ""
             function = click.option(f"--{name}", type=kind, help=text)(function)
@@ -79,7 +121,16 @@ def _given(options: dict[str, Any]) -> dict[str, object]:
     found = {name: value for name, value in options.items() if value not in (None, ())}
     if "pool" in found:
         found["pool"] = int(found["pool"])
+    if "checks" in found:
+        found["checks"] = _checks(options["checks"])
     return found
+
+
+def _checks(texts: tuple[str, ...]) -> list[str]:
+    """As given, checked; "none" alone stands for no checks."""
+    if texts == ("none",):
+        return []
+    return [str(Check.parse(text)) for text in texts]
 
 
 @click.group()

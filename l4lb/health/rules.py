@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from l4lb.errors import UsageError
+from l4lb.ports import MAX_PORT
 
 MAX_COUNT = 255  # of results in a row
 INTERVALS = (0.01, 86_400.0)
@@ -54,6 +55,7 @@ class HealthRules:
         degrade: whether a backend that is slower or fails more often than its VIP's others gets less weight.
         floor: percent of the weight that is left to a degraded backend.
         stale_after: without any result, after which health is told to be stale; 0: after three intervals and a timeout.
+        check_port: the port that is probed; 0: the backend's.
     """
 
     rise: int = 2
@@ -67,6 +69,7 @@ class HealthRules:
     degrade: bool = False
     floor: int = 25
     stale_after: float = 0.0
+    check_port: int = 0
 
     @property
     def silence(self) -> float:
@@ -113,6 +116,8 @@ def problems(rules: HealthRules) -> Iterator[UsageError]:
         yield UsageError(f"jitter {rules.jitter:g} is not between 0 and {MAX_JITTER} of the interval", "use 0.1")
     if not 0 <= rules.slow_start <= INTERVALS[1]:
         yield UsageError(f"slow start {rules.slow_start:g} s is not between 0 and a day", "use 0 for none, or 30s")
+    if not 0 <= rules.check_port <= MAX_PORT:
+        yield UsageError(f"check port {rules.check_port} is not between 1 and {MAX_PORT}", "use 0 for the backend's")
     if not 1 <= rules.floor <= 100:
         yield UsageError(f"floor {rules.floor} % is not between 1 and 100 % of the weight", "use 25")
     if rules.stale_after and not rules.interval <= rules.stale_after <= INTERVALS[1]:

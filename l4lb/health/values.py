@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from l4lb.errors import UsageError
-from l4lb.model import MAX_PORT
+from l4lb.ports import MAX_PORT
 
 MAX_PAYLOAD = 1_024  # bytes: what fits into one packet, whatever the way
 MAX_REGEX = 256

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from l4lb.errors import L4lbError
-from l4lb.model import Config, IPAddress, IPNetwork, Mode, NoneLeft, Vip
+from l4lb.health.rules import NoneLeft
+from l4lb.model import Config, IPAddress, IPNetwork, Mode, Vip
 from l4lb.plan import index, pools, ranges, tables
 from l4lb.plan.limits import Limits
 from l4lb.plan.operations import (
@@ -205,7 +206,7 @@ def _vip_settings(vip: Vip) -> VipSettings:
         scheduler=vip.scheduler,
         mss=vip.mss,
         client_bits=128 - bits + (vip.client_prefix or bits),
-        refuses=vip.none_left is NoneLeft.REJECT,
+        refuses=vip.spread.none_left is NoneLeft.REJECT,
     )
 
 

@@ -5,13 +5,14 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from l4lb.datapath.layout import EXTRAS, FEATURES, MODES, Features
+from l4lb.health.rules import NoneLeft, VipRules
 from l4lb.lab.testbed import SOURCES
-from l4lb.model import Backend, Endpoint, IPAddress, Mode, NoneLeft, Protocol, Scheduler, Service, Vip
+from l4lb.model import Backend, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
 from l4lb.plan.limits import Limits
 from tests.packet.harness import LIMITS
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
-REJECT = NoneLeft.REJECT
+REJECT = VipRules(none_left=NoneLeft.REJECT)
 EVERYTHING: Features = frozenset(FEATURES)
 
 _TUNNEL_SOURCES = (ip_network("198.18.0.0/24"), ip_network("fd09::/96"))
@@ -123,10 +124,10 @@ def _servers() -> World:
         _vip("full-a", "192.0.2.112:53", fullnat, "10.2.0.112:53", protocol=UDP, pool=256),
         _vip("full-b", "192.0.2.113:53", fullnat, "10.2.0.112:53", protocol=UDP, pool=256, idle_timeout=3),
         _vip("empty", "192.0.2.120:80", nat),
-        _vip("refusing", "192.0.2.131:80", nat, none_left=REJECT),
-        _vip("refusing-udp", "192.0.2.131:53", ipip, "10.2.0.131", weights=(0,), protocol=UDP, none_left=REJECT),
-        _vip("refusing6", "[2001:db8::131]:80-99", dsr, none_left=REJECT),
-        _vip("refusing6-udp", "[2001:db8::131]:53", nat, protocol=UDP, none_left=REJECT),
+        _vip("refusing", "192.0.2.131:80", nat, spread=REJECT),
+        _vip("refusing-udp", "192.0.2.131:53", ipip, "10.2.0.131", weights=(0,), protocol=UDP, spread=REJECT),
+        _vip("refusing6", "[2001:db8::131]:80-99", dsr, spread=REJECT),
+        _vip("refusing6-udp", "[2001:db8::131]:53", nat, protocol=UDP, spread=REJECT),
         _vip("weightless", "192.0.2.119:80", nat, "10.2.0.119:80", weights=(0,)),
         _vip("lost", "192.0.2.121:80", nat, "10.2.0.121:80"),
         _vip("small", "192.0.2.122:80", nat, "10.2.0.122:80"),

@@ -14,8 +14,9 @@ from l4lb.datapath import bpf
 from l4lb.datapath.explain import Packet, explain_packet
 from l4lb.datapath.links import mac_bytes
 from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC, LOOPBACK, Testbed, hop
-from l4lb.model import MAX_PORT, Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
+from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
 from l4lb.plan.records import VipRecord
+from l4lb.ports import MAX_PORT
 from tests.packet.harness import LIMITS, SEED, XDP_DROP, XDP_TX
 
 SYN, ACK = 0x02, 0x10

@@ -13,7 +13,8 @@ from scapy.packet import Packet, Raw
 from l4lb.datapath.layout import FEATURES
 from l4lb.datapath.links import TAG_8021AD
 from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC, LOOPBACK, SOURCES, Testbed, hop, testbed
-from l4lb.model import MAX_PORT, Backend, Config, Endpoint, IPAddress, Mode, Protocol, Service, Vip
+from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Service, Vip
+from l4lb.ports import MAX_PORT
 from tests.packet.harness import LIMITS, SEED, XDP_REDIRECT, XDP_TX, run
 from tests.packet.modes import BACKEND_MAC, CLIENTS, VIP_PORT, arriving, header, out
 

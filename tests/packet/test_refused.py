@@ -11,8 +11,9 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from l4lb.datapath.layout import FEATURES
+from l4lb.health.rules import NoneLeft, VipRules
 from l4lb.lab.testbed import CLIENT, CLIENT6, CLIENT_MAC, GATEWAY_MAC, Testbed, testbed
-from l4lb.model import Backend, Config, Endpoint, Mode, NoneLeft, Protocol, Service, Vip
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Service, Vip
 from tests.packet.harness import LIMITS, SEED, XDP_DROP, XDP_TX, run
 
 TCP_VIP, UDP_VIP = Protocol.TCP, Protocol.UDP
@@ -28,7 +29,7 @@ def vip(version: int, protocol: Protocol, none_left: NoneLeft = NoneLeft.REJECT)
         service,
         Mode.IPIP,
         backends=(away,) if protocol is UDP_VIP else (),
-        none_left=none_left,
+        spread=VipRules(none_left=none_left),
     )
 
 

@@ -1,6 +1,7 @@
 """The packet's way: the checks in their order, each with the reason for which it ends a packet's way."""
 
-from l4lb.model import Endpoint, Mode, NoneLeft, Protocol
+from l4lb.health.rules import NoneLeft
+from l4lb.model import Endpoint, Mode, Protocol
 from tests.reference import answer
 from tests.reference.connections import Connection, Pools, source_at
 from tests.reference.fragments import Fragments, Place
@@ -72,7 +73,7 @@ class Reference:
         client = Endpoint(address_of(packet.source), packet.source_port)
         chosen = self.world.choose(vip, client, packet.destination_port, Protocol(packet.protocol), packet.begins)
         if chosen is None:
-            return self._refused(packet, ingress) if vip.none_left is NoneLeft.REJECT else "drop_no_backend"
+            return self._refused(packet, ingress) if vip.spread.none_left is NoneLeft.REJECT else "drop_no_backend"
         owner = Owner(self._services.target(vip, chosen), "to_vip", packet.destination_port)
         if packet.kind is Kind.FIRST_FRAGMENT:
             self._fragments.remember(packet, "to_vip", owner.target)

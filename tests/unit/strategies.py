@@ -4,9 +4,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import strategies as st
 
+from l4lb.health.rules import NoneLeft
 from l4lb.model import (
     MAX_IDLE_TIMEOUT,
-    MAX_PORT,
     POOL_SIZES,
     Backend,
     Config,
@@ -14,12 +14,12 @@ from l4lb.model import (
     IPAddress,
     IPNetwork,
     Mode,
-    NoneLeft,
     Protocol,
     Scheduler,
     Service,
     Vip,
 )
+from l4lb.ports import MAX_PORT
 from l4lb.rules import problems
 
 _names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from l4lb.balance.slots import NOBODY
 from l4lb.errors import L4lbError
-from l4lb.model import MAX_PORT, Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
+from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
 from l4lb.plan import index, ranges, tables
 from l4lb.plan import operations as plan
 from l4lb.plan.limits import Limits
@@ -26,6 +26,7 @@ from l4lb.plan.records import (
     VipRecord,
     VipSettings,
 )
+from l4lb.ports import MAX_PORT
 
 LIMITS = Limits(
     max_vips=16,

@@ -1,0 +1,3 @@
+"""Port numbers."""
+
+MAX_PORT = 65_535
