@@ -98,10 +98,10 @@ def path(value: str) -> str:
 
 def host(value: str) -> str:
     """An HTTP Host: a name or an address, with or without a port."""
-    bare = re.sub(r":[0-9]{1,5}\Z", "", value) if value.count(":") == 1 or value.startswith("[") else value
-    if bare.startswith("[") and bare.endswith("]") and _is_address(bare[1:-1], 6):
-        return value.lower()
-    if not _is_address(bare, 4) and not _is_name(bare):
+    with_port = re.fullmatch(r"(.*):([0-9]{1,5})", value)
+    bare, port_ = with_port.groups() if with_port else (value, "1")
+    bracketed = bare.startswith("[") and bare.endswith("]") and _is_address(bare[1:-1], 6)
+    if not (bracketed or _is_address(bare, 4) or _is_name(bare)) or int(port_) not in range(1, MAX_PORT + 1):
         raise UsageError("is no host", "write it as in www.example.org, www.example.org:8080 or [2001:db8::1]:8080")
     return value.lower()
 
@@ -157,7 +157,7 @@ def regex(value: str) -> str:
 
 def server_name(value: str) -> str:
     """A name to ask for in a TLS handshake (SNI)."""
-    if not _is_name(value) or _is_address(value, 4):
+    if not _is_name(value):
         raise UsageError("is no host name", "write it as in www.example.org")
     return value.lower()
 
@@ -215,7 +215,8 @@ def payload_bytes(value: str) -> bytes:
 
 
 def _is_name(value: str) -> bool:
-    return len(value) <= 253 and _NAME.fullmatch(value) is not None
+    """Names do not end in numbers: what does is meant to be an address."""
+    return len(value) <= 253 and _NAME.fullmatch(value) is not None and not value.rpartition(".")[2].isdigit()
 
 
 def _is_address(value: str, version: int) -> bool:

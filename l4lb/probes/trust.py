@@ -1,0 +1,35 @@
+"""Which certificates a check believes: its TLS context, made once."""
+
+import functools
+import ssl
+from pathlib import Path
+
+from l4lb.health.check import Check
+from l4lb.probes.target import Unwell
+
+
+def context(check: Check, name: str | None) -> ssl.SSLContext:
+    """What to make a handshake with that asks for `name`.
+
+    Raises:
+        Unwell: the file that the check names is of no use.
+    """
+    ca = check.get("ca")
+    if not ca:
+        return _context(check.get("verify") == "yes", name is not None, "", 0)
+    try:
+        return _context(True, name is not None, ca, Path(ca).stat().st_mtime_ns)
+    except ssl.SSLError:
+        raise Unwell(f"there is no certificate in file {ca}") from None
+    except OSError as error:
+        raise Unwell(f"cannot read the certificates in {ca}: {error.strerror}") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _context(verify: bool, for_name: bool, ca: str, _changed: int) -> ssl.SSLContext:
+    """Reading the system's certificates takes tens of milliseconds; a file that changed is read again."""
+    made = ssl.create_default_context(cafile=ca or None)
+    made.check_hostname = verify and for_name
+    if not verify:
+        made.verify_mode = ssl.CERT_NONE
+    return made
