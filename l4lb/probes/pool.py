@@ -90,7 +90,7 @@ class Probers:
     def probe_now(self, ids: Iterable[JobId]) -> None:
         """Probes at once, besides the regular times; for a probe that is under way, another one follows."""
         for place, known in self._known(ids):
-            place.send(Kind.PROBE, known)
+            place.probe_now(known)
 
     def set_interval(self, id_: JobId, seconds: float) -> None:
         """Has a job done at another interval than it was set with, until it is set anew to something else."""
@@ -140,6 +140,7 @@ class _Place:
         self._on_outcome = on_outcome
         self._patience = patience
         self._intervals: dict[JobId, float] = {}  # where it is another one than the order's
+        self._hurried: set[JobId] = set()  # to be done at once when there is a worker
         self._wanted = asyncio.Event()
         self._delays: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -147,11 +148,6 @@ class _Place:
     def longest_delay(self) -> float:
         """Of the probes in the last minute, in seconds."""
         return max(self._delays, default=0.0)
-
-    def send(self, kind: Kind, content: object) -> None:
-        """Tells the worker, if there is one; the next one is told all that there is."""
-        if self.process is not None:
-            self.process.channel.send(kind, content)
 
     def set(self, orders: list[Order]) -> None:
         """Adds orders."""
@@ -164,12 +160,20 @@ class _Place:
         for id_ in ids:
             del self.orders[id_]
             self._intervals.pop(id_, None)
-        self.send(Kind.DROP, ids)
+            self._hurried.discard(id_)
+        self._send(Kind.DROP, ids)
 
     def set_interval(self, id_: JobId, seconds: float) -> None:
         """Changes the interval of a job."""
         self._intervals[id_] = seconds
-        self.send(Kind.INTERVAL, [(id_, seconds)])
+        self._send(Kind.INTERVAL, [(id_, seconds)])
+
+    def probe_now(self, ids: list[JobId]) -> None:
+        """Has jobs done at once, or as soon as there is a worker."""
+        if self.process is None:
+            self._hurried.update(ids)
+        else:
+            self._send(Kind.PROBE, ids)
 
     async def keep(self) -> None:
         """Has a process there whenever there are jobs, until cancelled."""
@@ -201,6 +205,8 @@ class _Place:
         try:
             self.process = process
             self._tell(list(self.orders.values()))
+            self._send(Kind.PROBE, list(self._hurried))
+            self._hurried.clear()
             return await self._watch(process)
         finally:
             self.process = None
@@ -220,11 +226,16 @@ class _Place:
                 return f"said nothing for {now - process.heard:.0f} s and was ended"
         return None
 
+    def _send(self, kind: Kind, content: object) -> None:
+        """Tells the worker, if there is one; the next one is told all that there is."""
+        if self.process is not None:
+            self.process.channel.send(kind, content)
+
     def _tell(self, orders: list[Order]) -> None:
         """Sends orders with the intervals that they have by now."""
         for first in range(0, len(orders), _ORDERS_TOGETHER):
             some = orders[first : first + _ORDERS_TOGETHER]
-            self.send(Kind.SET, [self._as_it_is(order).packed() for order in some])
+            self._send(Kind.SET, [self._as_it_is(order).packed() for order in some])
 
     def _as_it_is(self, order: Order) -> Order:
         interval = self._intervals.get(order.job.id)
