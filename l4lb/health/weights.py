@@ -17,17 +17,9 @@ from math import gcd, lcm
 from l4lb.health.advice import EIGHTHS, Wish
 from l4lb.health.machine import Health
 from l4lb.health.rules import Panic, State, VipRules
-from l4lb.model import MAX_WEIGHT
+from l4lb.model import MAX_WEIGHT, Admin
 
 _RAMP_STEPS = EIGHTHS - 1
-
-
-class Admin(enum.StrEnum):
-    """What the operator wants of a backend; it outranks its health."""
-
-    NONE = "none"
-    DRAIN = "drain"
-    DISABLED = "disabled"
 
 
 class Verdict(enum.StrEnum):

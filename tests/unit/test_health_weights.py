@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from l4lb.health.advice import Advice, Wish
 from l4lb.health.machine import CheckHealth, Health, Suspicion
 from l4lb.health.rules import Panic, State, VipRules
-from l4lb.health.weights import Admin, Member, Picture, Verdict, next_change, picture
+from l4lb.health.weights import Member, Picture, Verdict, next_change, picture
+from l4lb.model import Admin
 
 UNKNOWN, UP, DOWN = State
 USUAL = VipRules()

@@ -1,0 +1,113 @@
+"""What is known of the health of every backend, and what follows for the configuration that is forwarded by.
+
+A backend is one of a VIP: the same server behind two VIPs is looked at twice, as it may serve one of them and not the
+other.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from l4lb.health.check import Check
+from l4lb.health.machine import Health, Transition, next_interval, observe, rechecked, suspect
+from l4lb.health.result import Result
+from l4lb.health.weights import Member, Picture, next_change, picture
+from l4lb.model import Backend, Config, Endpoint, Vip
+
+Key = tuple[str, Endpoint]
+"""A VIP's name, and one of its backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The health of one backend, and the checks that it is of."""
+
+    checks: tuple[Check, ...]
+    health: Health
+
+
+class HealthBook:
+    """Holds what changes by itself; everything else is asked for with the configuration that it is about.
+
+    Times are of the monotonic clock, in seconds.
+    """
+
+    def __init__(self, entries: Mapping[Key, Entry] | None = None) -> None:
+        self._entries = dict(entries or {})
+
+    @property
+    def entries(self) -> Mapping[Key, Entry]:
+        """All that is known."""
+        return self._entries
+
+    def follow(self, config: Config, now: float) -> None:
+        """Begins with backends that are new, lets go of those that are gone, and takes over checks that changed."""
+        self._entries = {
+            (vip.name, backend.endpoint): Entry(vip.checks, self.health(vip, backend, now))
+            for vip in config.vips
+            for backend in vip.backends
+        }
+
+    def health(self, vip: Vip, backend: Backend, now: float) -> Health:
+        """Of one backend, by the checks that it has in this configuration."""
+        entry = self._entries.get((vip.name, backend.endpoint))
+        rules = vip.rules_for(backend)
+        if entry is None:
+            return Health.begin(len(vip.checks), rules, now)
+        if entry.checks == vip.checks:
+            return entry.health
+        kept = [entry.checks.index(check) if check in entry.checks else None for check in vip.checks]
+        return rechecked(entry.health, kept, rules, now)
+
+    def observe(self, vip: Vip, backend: Backend, index: int, result: Result, now: float) -> Transition | None:
+        """Takes in the result of one check, which ended now."""
+        key = (vip.name, backend.endpoint)
+        entry = self._entries[key]
+        health, transition = observe(entry.health, index, result, vip.rules_for(backend), now)
+        self._entries[key] = replace(entry, health=health)
+        return transition
+
+    def suspect(self, vip: Vip, backend: Backend, reason: str, now: float) -> bool:
+        """Takes in that a backend's own traffic speaks against it. Answers whether that is news."""
+        key = (vip.name, backend.endpoint)
+        entry = self._entries[key]
+        health = suspect(entry.health, reason, now)
+        self._entries[key] = replace(entry, health=health)
+        return health.suspicion is not None and entry.health.suspicion is None
+
+    def interval(self, vip: Vip, backend: Backend, index: int) -> float:
+        """Seconds between the probes of one check, as things stand."""
+        return next_interval(self._entries[vip.name, backend.endpoint].health, index, vip.rules_for(backend), 0.5)
+
+    def picture(self, vip: Vip, now: float) -> Picture:
+        """What a VIP's backends get, in their order."""
+        return picture(self._members(vip, now), vip.spread, now)
+
+    def next_change(self, config: Config, now: float) -> float | None:
+        """When a weight moves next that grows with time."""
+        moments = (next_change(self._members(vip, now), now) for vip in config.vips)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _members(self, vip: Vip, now: float) -> list[Member]:
+        return [
+            Member(
+                weight=backend.weight,
+                health=self.health(vip, backend, now),
+                admin=backend.admin,
+                priority=backend.priority,
+                slow_start=vip.rules_for(backend).slow_start,
+            )
+            for backend in vip.backends
+        ]
+
+    def served(self, config: Config, now: float) -> Config:
+        """The configuration that is forwarded by: effective weights, and no backend whose flows are to be released.
+
+        One that is released is left out as if it were removed, so flows that it had find others at once, and records
+        that lead to it count no more, even after it has come back.
+        """
+        return replace(config, vips=tuple(replace(vip, backends=tuple(self._served(vip, now))) for vip in config.vips))
+
+    def _served(self, vip: Vip, now: float) -> Iterator[Backend]:
+        for backend, effective in zip(vip.backends, self.picture(vip, now).backends, strict=True):
+            if effective.usable:
+                yield replace(backend, weight=effective.weight)
