@@ -116,12 +116,12 @@ class Dataplane:
         attach.attach(self._program, self._pins, self._interfaces, self._xdp_mode)
         self._pins.forget_all_but(self._program)
 
-    def plan(self, config: Config) -> Plan:
-        """What makes the maps right for a configuration."""
+    def plan(self, config: Config, configured: Config | None = None) -> Plan:
+        """What makes the maps right for a configuration; `configured`: what it would be if all were healthy."""
         touched = {record.vip for number, record in self.image.backends.items() if self.maps.traffic(number).packets}
         untouched = self.image.vips.keys() - touched
         now = ticks(time.monotonic_ns())
-        return make_plan(config, self.image, self.limits, self.maps.read_contents, now, untouched)
+        return make_plan(config, self.image, self.limits, self.maps.read_contents, now, untouched, configured)
 
     def explain(self, vip: VipRecord, packet: Packet, seed: int) -> tuple[BackendRecord | None, Why]:
         """The backend that a packet would go to now, and why."""

@@ -53,11 +53,13 @@ class Plan:
 
     Attributes:
         sources: where packets to a backend come from, by its number; None if that is the network's to say.
+        moved: how many slots get another backend, by the names of VIPs whose tables change.
     """
 
     operations: tuple[Operation, ...]
     image: Image
     sources: Mapping[int, IPNetwork | None]
+    moved: Mapping[str, int]
 
 
 _Record = TypeVar("_Record", VipRecord, BackendRecord, IPAddress)
@@ -77,6 +79,7 @@ def make_plan(
     read: Callable[[Region], tables.Contents],
     now: int,
     untouched: Collection[int] = (),
+    configured: Config | None = None,
 ) -> Plan:
     """The plan that makes the maps a function of `config`, and of the flows that there may be.
 
@@ -87,6 +90,8 @@ def make_plan(
         read: tells what a region holds.
         now: the tick.
         untouched: numbers of VIPs that have carried nothing yet.
+        configured: what it would be if all were healthy; None: it is. The sizes of tables go by that, as they have to
+            stay what they are when backends go down and come back.
 
     Raises:
         L4lbError: the configuration does not fit into the maps.
@@ -111,14 +116,17 @@ def make_plan(
     }
     pools_of = {image.backends[number].server: pool for number, pool in image.pools.items() if number in image.backends}
     wanted_pools = pools.place(backends, shared, {number: vip.pool for number, vip in of.items()}, pools_of, limits)
+    sizes = {vip.name: sum(backend.weight > 0 for backend in vip.backends) for vip in (configured or config).vips}
     table_sources = tables.sources(
         {number: vip.scheduler for number, vip in of.items()},
         {number: (record, weights[record]) for number, record in backends.items()},
+        {number: sizes[vip.name] for number, vip in of.items()},
         config.seed,
     )
     # A tick more than a flow may be silent, as of this one a part is over.
     learning_until = {number: now + settings.idle_ticks + 1 for number, settings in vip_settings.items()}
-    wanted_tables, contents = tables.place(table_sources, image.tables, read, untouched, learning_until, limits)
+    placed = tables.place(table_sources, image.tables, read, untouched, learning_until, limits)
+    wanted_tables = placed.tables
     wide = ranges.wanted({number: vip.service for number, vip in of.items()}, addresses)
     wanted_ranges = ranges.place(wide, image.ranges, limits)
     keys = _keys(vips, backends, addresses, image)
@@ -139,7 +147,7 @@ def make_plan(
             for number, settings in _changed(backend_settings, image.backend_settings)
             if number in image.backends
         ),
-        *(WriteTable(region, slots) for region, slots in contents.items()),
+        *(WriteTable(region, slots) for region, slots in placed.contents.items()),
         *(
             WriteVip(number, vip, vip_settings[number], wanted_tables[number].region)
             for number, vip in vips.items()
@@ -196,7 +204,7 @@ def make_plan(
         filter=filtered,
     )
     sources = {number: of[record.vip].source_for(record.endpoint.address) for number, record in backends.items()}
-    return Plan(tuple(operations), after, sources)
+    return Plan(tuple(operations), after, sources, {of[number].name: count for number, count in placed.moved.items()})
 
 
 def _vip_settings(vip: Vip) -> VipSettings:

@@ -122,11 +122,13 @@ class TableSource:
 
     Attributes:
         members: (backend number, identity, weight) of each backend, by number.
+        size: how many slots, if any member has a weight.
         turns: the scheduler that the table has turns for, if that needs any.
     """
 
     members: tuple[tuple[int, str, int], ...]
     seed: int
+    size: int
     turns: Scheduler | None = None
 
 

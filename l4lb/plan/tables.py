@@ -9,6 +9,7 @@ import struct
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import ne
 from typing import ClassVar, Self
 
 from l4lb.balance import maglev
@@ -69,22 +70,46 @@ class Header:
 
 
 def sources(
-    vips: Mapping[int, Scheduler], backends: Mapping[int, tuple[BackendRecord, int]], seed: int
+    vips: Mapping[int, Scheduler],
+    backends: Mapping[int, tuple[BackendRecord, int]],
+    sizes: Mapping[int, int],
+    seed: int,
 ) -> dict[int, TableSource]:
     """What each VIP's table is made from, by the VIP's number.
 
     Args:
         vips: their schedulers, by number.
         backends: records and weights by number.
+        sizes: by the VIP's number, how many backends its table has to have slots for.
         seed: the configuration's.
     """
     members: dict[int, list[tuple[int, str, int]]] = {number: [] for number in vips}
     for number, (record, weight) in backends.items():
         members[record.vip].append((number, str(record.endpoint), weight))
     return {
-        number: TableSource(tuple(sorted(members[number])), seed, scheduler if scheduler in _TURN_NUMBERS else None)
+        number: TableSource(
+            tuple(sorted(members[number])),
+            seed,
+            maglev.table_size(sizes[number]),
+            scheduler if scheduler in _TURN_NUMBERS else None,
+        )
         for number, scheduler in vips.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where all tables are to be.
+
+    Attributes:
+        tables: each VIP's, by the VIP's number.
+        contents: of the regions that have to be written.
+        moved: how many slots get another backend, by the number of each VIP whose table changes.
+    """
+
+    tables: dict[int, TableRecord]
+    contents: dict[Region, bytes]
+    moved: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +128,8 @@ def place(
     untouched: Collection[int],
     learning_until: Mapping[int, int],
     limits: Limits,
-) -> tuple[dict[int, TableRecord], dict[Region, bytes]]:
-    """Each VIP's table, and the contents of the regions that have to be written.
+) -> Placed:
+    """Finds each VIP's table a place.
 
     A table that is right stays where it is; any other goes to a region that holds none.
 
@@ -119,6 +144,7 @@ def place(
     free = Stretches(((table.region.first_line, table.region.lines) for table in found.values()), limits.slot_lines)
     placed: dict[int, TableRecord] = {}
     encoded: dict[Region, bytes] = {}
+    moved: dict[int, int] = {}
     for number, source in wanted.items():
         old = found.get(number, TableRecord(EMPTY))
         if old.source == source:
@@ -126,6 +152,7 @@ def place(
             continue
         before = read(old.region)
         after = _contents(source, Contents() if number in untouched else before)
+        moved[number] = _moved(before.table.current, after.table.current)
         if after == before:
             placed[number] = TableRecord(old.region, source)
         elif not any(backend != NOBODY for backend in after.table.current) and not after.table.previous:
@@ -141,15 +168,21 @@ def place(
             region = replace(shape, first_line=first_line)
             encoded[region] = encode(after, region, learning_until[number], limits)
             placed[number] = TableRecord(region, source)
-    return placed, encoded
+    return Placed(placed, encoded, moved)
+
+
+def _moved(before: Sequence[int], after: Sequence[int]) -> int:
+    """How many slots have another backend; all of them, if it is another number of slots."""
+    if len(before) != len(after):
+        return max(len(before), len(after))
+    return sum(map(ne, before, after))
 
 
 def _contents(source: TableSource, before: Contents) -> Contents:
     """What a source makes of what there was."""
     chosen = [(number, identity, weight) for number, identity, weight in source.members if weight]
     if chosen:
-        size = maglev.table_size(len(chosen))
-        places = maglev.build([(identity, weight) for _, identity, weight in chosen], size, source.seed)
+        places = maglev.build([(identity, weight) for _, identity, weight in chosen], source.size, source.seed)
         numbers = [number for number, _, _ in chosen]
         wanted = list(map(numbers.__getitem__, places))
     else:
