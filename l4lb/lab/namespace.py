@@ -21,11 +21,14 @@ class Namespace:
 
     def delete(self) -> None:
         """Ends every process in it, and takes it away with its interfaces; nothing happens if it is not there."""
-        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
-        if found.returncode == 0:
-            for pid in found.stdout.split():
-                subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
+        for pid in self.processes():
+            subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
+
+    def processes(self) -> list[int]:
+        """What runs in it; nothing if it is not there."""
+        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()] if found.returncode == 0 else []
 
     def command(self, *arguments: str) -> list[str]:
         """What runs a command in it."""
