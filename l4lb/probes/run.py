@@ -1,6 +1,7 @@
 """Runs one check against one backend, and always comes back with a result."""
 
 import asyncio
+import contextlib
 import errno
 import functools
 import importlib
@@ -34,6 +35,12 @@ _ERRNOS = {
 }
 
 Probe = Callable[[Check, Target], Awaitable[str | None]]
+
+
+def prepare(kind: str) -> None:
+    """Loads what a kind of checks needs, which may take a while; what is missing, the probes themselves tell."""
+    with contextlib.suppress(ImportError):
+        _load(kind)
 
 
 async def run(check: Check, target: Target, timeout: float) -> Result:  # noqa: ASYNC109 - it is part of the result

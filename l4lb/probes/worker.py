@@ -17,7 +17,7 @@ from l4lb.errors import UsageError
 from l4lb.probes import privileges
 from l4lb.probes.channel import Channel, Kind
 from l4lb.probes.job import JobId, Order, Outcome
-from l4lb.probes.run import run
+from l4lb.probes.run import prepare, run
 from l4lb.probes.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Worker:
         self._orders: dict[JobId, Order] = {}
         self._under_way: dict[JobId, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()  # cancelled, but not ended
+        self._preparing: dict[str, asyncio.Task[None]] = {}  # kinds of checks
         self._excused: set[JobId] = set()
         self._outcomes: list[Outcome] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -118,10 +119,12 @@ class Worker:
         self._wake_in_time()
 
     async def _probe(self, order: Order, at: float) -> None:
-        job, started = order.job, self._loop.time()
-        self._begun += 1
-        self._longest_delay = max(self._longest_delay, started - at)
+        job = order.job
         try:
+            await self._prepare(job.check.kind)
+            started = self._loop.time()
+            self._begun += 1
+            self._longest_delay = max(self._longest_delay, started - at)
             result = await run(job.check, job.target, job.timeout)
             outcome = Outcome(order.number, result, started, self._loop.time())
             if self._is_our_delay(job.id, outcome, job.timeout):
@@ -133,6 +136,14 @@ class Worker:
                 del self._under_way[job.id]
                 self._schedule.done(job.id, self._loop.time())
                 self._wake_in_time()
+
+    async def _prepare(self, kind: str) -> None:
+        """Libraries are loaded in a thread: some take so long that other probes would fail by it."""
+        preparing = self._preparing.get(kind)
+        if preparing is None:
+            preparing = self._preparing[kind] = self._loop.create_task(asyncio.to_thread(prepare, kind))
+        if not preparing.done():
+            await asyncio.shield(preparing)
 
     def _is_our_delay(self, name: JobId, outcome: Outcome, timeout: float) -> bool:
         """Whether a backend failed because this process did not run for a while; said once, then it is taken as true.

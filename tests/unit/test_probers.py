@@ -108,11 +108,12 @@ def job(
 
 
 def gone(pid: int) -> bool:
+    """Whether a process has ended, whoever is to ask for its status."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return True
-    return False
+    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 @in_loop
@@ -265,22 +266,24 @@ async def test_probe_now() -> None:
 @in_loop
 async def test_jobs_are_spread_over_the_interval() -> None:
     async with server() as port, probing() as told:
-        told.probers.set([job(f"web 10.0.0.{number}:80 tcp", port, interval=1) for number in range(200)])
+        told.probers.set([job(f"web 10.0.0.{number}:80 tcp", port, interval=0.5) for number in range(200)])
         await told.until(lambda: len(told.results) >= 200)
-        parts = Counter(int(started % 1 * 10) for _, _, started, _ in told.results[:200])
+        parts = Counter(int(started % 0.5 * 20) for _, _, started, _ in told.results[:200])
         assert max(parts.values()) < 2 * 200 / 10
 
 
 _DAEMON = """\
 import asyncio
-from tests.unit.test_probers import job, probing
+from l4lb.health.check import Check
+from l4lb.probes.job import Job
+from l4lb.probes.pool import Probers
+from l4lb.probes.target import Target
 
 async def main():
-    async with probing() as told:
-        told.probers.set([job("a", 1)])
-        await told.more("a")
-        print(*told.probers.processes, flush=True)
-        await asyncio.sleep(60)
+    probers = Probers(1, lambda *result: print(*probers.processes, flush=True))
+    await probers.start()
+    probers.set([Job("a", Check.parse("tcp"), Target("127.0.0.1", 1, "192.0.2.1", 80, "tcp", "web"), 0.1, 1)])
+    await asyncio.sleep(60)
 
 asyncio.run(main())
 """
@@ -288,8 +291,7 @@ asyncio.run(main())
 
 def test_a_worker_ends_with_its_daemon() -> None:
     """Also when that is killed and can tell nobody."""
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", _DAEMON], cwd=root, stdout=subprocess.PIPE) as daemon:
+    with subprocess.Popen([sys.executable, "-c", _DAEMON], stdout=subprocess.PIPE) as daemon:
         assert daemon.stdout is not None
         pid = int(daemon.stdout.readline())
         daemon.kill()
@@ -319,3 +321,17 @@ async def test_a_worker_has_nothing_of_the_daemon(tmp_path: Path) -> None:
         assert int(status[name], 16) & ~_ALLOWED == 0
     assert status["NoNewPrivs"] == "1"
     assert session == pid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs programs as another user, which needs root")
+@in_loop
+async def test_a_worker_has_the_rights_that_checks_need() -> None:
+    """For programs as another user, and their end; and for pings."""
+    checks = {"user": "exec:command=/usr/bin/id", "ends": "exec:command=/usr/bin/yes", "ping": "icmp"}
+    async with probing() as told:
+        told.probers.set(job(id_, 1, Check.parse(text)) for id_, text in checks.items())
+        for id_ in checks:
+            await told.until(lambda id_=id_: told.of(id_))
+    assert told.of("user")[0].ok, told.of("user")[0].reason
+    assert "wrote more than" in told.of("ends")[0].reason
+    assert told.of("ping")[0].ok, told.of("ping")[0].reason
