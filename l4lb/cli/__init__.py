@@ -17,6 +17,8 @@ _COMMANDS = {
     "backend": "l4lb.cli.backend:backend",
     "status": "l4lb.cli.status:status",
     "explain": "l4lb.cli.explain:explain",
+    "events": "l4lb.cli.events:events",
+    "checks": "l4lb.cli.checks:checks",
     "unload": "l4lb.cli.unload:unload",
     "decap": "l4lb.cli.decap:decap",
     "completion": "l4lb.cli.completion:completion",

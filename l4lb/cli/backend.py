@@ -115,6 +115,20 @@ def remove(vip: str, address: str) -> None:
     common.done(f"backend {address} removed from VIP {vip}")
 
 
+@backend.command()
+@common.socket_option
+@_vip
+@_address
+@common.json_option
+def show(vip: str, address: str, as_json: bool) -> None:
+    """Show a backend's state, why it is so and since when, and the last results of its checks."""
+    found = common.call("backend.show", vip=vip, address=address)
+    if as_json:
+        common.print_json(found)
+    else:
+        render.backend(found)
+
+
 @backend.command("list")
 @common.socket_option
 @_vip

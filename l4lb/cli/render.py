@@ -4,14 +4,16 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
 import click
 
 from l4lb.cli import common
+from l4lb.durations import format_duration
 from l4lb.health.rules import NoneLeft
-from l4lb.model import GUE_PORT, POOL, Mode, Protocol, Service
+from l4lb.model import GUE_PORT, POOL, Mode, Protocol, Service, Via
 from l4lb.view import NO_TRANSMIT
 
 Row = Sequence[str]
@@ -73,15 +75,19 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
     if not views:
         click.echo(" " * indent + _style("no backends: its packets are dropped", fg="red"))
         return
+    judged = any(_remark(backend) for backend in views)
     total = sum(backend["packets"] for backend in views) or 1
     counted = any("open_connections" in backend for backend in views)
     table(
-        ("BACKEND", "WEIGHT", "STATE", *(["OPEN"] * counted), "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
+        (
+            *("BACKEND", "WEIGHT", "STATE", *(["OPEN"] * counted), "PACKETS", "BYTES", "BACK", "SHARE", "", "NEXT HOP"),
+            *(["REASON"] * judged),
+        ),
         [
             (
                 common.backend_address(backend),
-                str(backend["weight"]),
-                backend["state"],
+                _weight(backend),
+                _state(backend["state"]),
                 *([count(backend.get("open_connections", 0))] * counted),
                 count(backend["packets"]),
                 size(backend["bytes"]),
@@ -89,12 +95,49 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
                 f"{100 * backend['packets'] / total:.0f}%",
                 bar(backend["packets"] / total),
                 _next_hop(backend["next_hop"]),
+                *([_remark(backend)] * judged),
             )
             for backend in views
         ],
         indent,
-        spare=("", "BACK", "STATE", "SHARE"),
+        spare=("", "BACK", "SHARE", "BYTES", "NEXT HOP"),
     )
+
+
+def backend(view: dict[str, Any]) -> None:
+    """One backend, with the last results of its checks."""
+    since = f"since {moment(view['since'])}" + (", from before the daemon's start" if view["stale"] else "")
+    click.echo(
+        f"{_style(common.backend_address(view), bold=True)} of VIP {view['vip']}: {_state(view['state'])}, {since}"
+    )
+    click.echo(f"  {view['reason']}")
+    weight = f"weight {_weight(view)}" + (f", tier {view['priority']}" if view["priority"] else "")
+    click.echo(f"  {weight}, next hop {_next_hop(view['next_hop'])}, {count(view['packets'])} packets")
+    if not view["checks"]:
+        click.echo(f"  no checks; give it some with `l4lb vip set {view['vip']} --check tcp`")
+        return
+    every = f"every {format_duration(view['interval'])}, timeout {format_duration(view['timeout'])}"
+    via = " to the VIP's address, by way of the dataplane" if view["via"] == Via.DATAPLANE else ""
+    click.echo(f"  checked {every}, rise {view['rise']}, fall {view['fall']}{via}")
+    for check in view["checks"]:
+        click.echo(f"\n  {check['check']}: {_state(check['state'])}{', ' * bool(check['why'])}{check['why']}")
+        rows = [
+            (
+                moment(result["time"]),
+                _style("ok", fg="green") if result["ok"] else _style("failed", fg="red"),
+                f"{result['latency_ms']:.1f} ms",
+                result["reason"],
+            )
+            for result in check["results"]
+        ]
+        if rows:
+            table(("TIME", "RESULT", "LATENCY", "WHAT CAME"), rows, indent=4)
+
+
+def event(view: dict[str, Any]) -> None:
+    """One event, on a line."""
+    whose = view["vip"] + (f" {view['backend']}" if view["backend"] is not None else "")
+    click.echo(f"{moment(view['time'])}  {whose}  {_state(view['what'])}: {view['why']}; {view['effect']}")
 
 
 def status(view: dict[str, Any]) -> None:
@@ -109,6 +152,8 @@ def status(view: dict[str, Any]) -> None:
         head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {how}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}{', settling' * vip['settling']}"
         click.echo(f"\n{head}  {figures}")
+        if vip.get("verdict", "ok") != "ok":
+            click.echo(_style(f"  {vip['verdict'].upper()}: {vip['verdict_why']}", fg="red", bold=True))
         backends(vip["backends"], indent=2)
     if not view["vips"]:
         click.echo("\nno VIPs; add one with `l4lb vip add NAME ADDRESS:PORT/tcp`")
@@ -145,6 +190,12 @@ def _chosen(vip: dict[str, Any]) -> list[str]:
         found.append(f"MSS {vip['mss']}")
     if vip["idle_timeout"] != Protocol.parse(vip["protocol"]).idle_timeout:
         found.append(f"idle after {duration(vip['idle_timeout'])}")
+    if vip["checks"]:
+        found.append(f"checked by {' and '.join(vip['checks'])} every {format_duration(vip['interval'])}")
+    if vip["passive"]:
+        found.append("handshakes watched")
+    if vip["panic_share"]:
+        found.append(f"{vip['panic']} if less than {vip['panic_share']} % is healthy")
     if vip["none_left"] != NoneLeft.DROP:
         found.append(f"{vip['none_left']} if no backend is left")
     return found
@@ -153,6 +204,32 @@ def _chosen(vip: dict[str, Any]) -> list[str]:
 def _backends(vip: dict[str, Any]) -> str:
     number = sum(backend["weight"] > 0 for backend in vip["backends"])
     return f"{number} of {len(vip['backends'])}" if number else _style("none", fg="red")
+
+
+def _weight(backend: dict[str, Any]) -> str:
+    """As configured, and what share of it counts, if not all."""
+    share = backend.get("weight_share", 1.0)
+    return str(backend["weight"]) + (f" ({100 * share:.0f}%)" if share not in (0.0, 1.0) else "")
+
+
+_STATES = {"up": "green", "down": "red", "disabled": "yellow", "draining": "yellow", "none": "red", "refused": "red"}
+
+
+def _state(text: str) -> str:
+    return _style(text, fg=_STATES[text]) if text in _STATES else text
+
+
+def _remark(backend: dict[str, Any]) -> str:
+    """Why a backend is not simply up, in a few words."""
+    reason: str = backend.get("reason", "")
+    return "" if reason in ("up", "unknown", backend["state"]) else reason
+
+
+def moment(seconds: float) -> str:
+    """A time of this day or an earlier one, local."""
+    then = datetime.fromtimestamp(seconds).astimezone()
+    today = then.date() == datetime.now().astimezone().date()
+    return then.strftime("%H:%M:%S.%f" if today else "%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _next_hop(text: str) -> str:

@@ -63,9 +63,7 @@ def in_full(vip: Vip, backend: Backend, health: Health, clocks: Clocks) -> dict[
         "rise": rules.rise,
         "fall": rules.fall,
         "via": str(vip.via),
-        "checks": [
-            _check(str(check), found, clocks) for check, found in zip(vip.checks, health.checks, strict=True)
-        ],
+        "checks": [_check(str(check), found, clocks) for check, found in zip(vip.checks, health.checks, strict=True)],
     }
 
 
