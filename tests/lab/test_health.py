@@ -1,0 +1,167 @@
+"""Health in the lab: real servers that are frozen, killed and cut off, seen down and up again, while requests go on."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l4lb.lab.topology import Server
+from l4lb.lab.traffic import going_on
+from tests.lab.gateway import VIP, Gateway
+
+NAMES = {"b1", "b2", "b3"}
+QUICK = ("--check", "http:path=/", "--interval", "200ms", "--timeout", "150ms", "--rise", "2", "--fall", "2")
+
+
+def nginx_of(server: Server) -> list[int]:
+    """Its processes."""
+    return [pid for pid in server.namespace.processes() if "nginx" in Path(f"/proc/{pid}/comm").read_text()]
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """An nginx that is there, and does nothing."""
+    stopped = nginx_of(server)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def blackholed(server: Server) -> Iterator[None]:
+    """A host whose firewall drops what comes in for the service."""
+    server.namespace.run(
+        "sh", "-c", "nft 'add table inet cut; add chain inet cut in { type filter hook input priority 0; };"
+        " add rule inet cut in tcp dport 8080 drop'",
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        server.namespace.run("nft", "delete", "table", "inet", "cut")
+
+
+@pytest.fixture(scope="module")
+def health(routed_lab: Any, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """One daemon for the tests of this module, each of which leaves a VIP with three servers that are up."""
+    from tests.lab.conftest import _gateway
+
+    with _gateway(routed_lab, request) as gateway:
+        gateway.daemon.start()
+        gateway.add_vip("web", f"{VIP}:80/tcp", options=QUICK)
+        yield gateway
+
+
+@pytest.fixture
+def web(health: Gateway) -> Gateway:
+    health.daemon.cli("vip", "set", "web", *QUICK, "--slow-start", "0", "--none-left", "drop")
+    everyone_up(health)
+    return health
+
+
+def states(gateway: Gateway) -> dict[str, str]:
+    """By the server's name."""
+    names = {str(server.address): server.name for server in gateway.lab.servers}
+    (vip,) = gateway.daemon.status()["vips"]
+    return {names[backend["address"]]: backend["state"] for backend in vip["backends"]}
+
+
+def everyone_up(gateway: Gateway) -> None:
+    gateway.until(lambda: set(states(gateway).values()) == {"up"})
+
+
+def events(gateway: Gateway) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gateway.daemon.cli("events", "--json").stdout.splitlines()]
+
+
+def shown(gateway: Gateway, number: int) -> Any:
+    address = f"{gateway.lab.servers[number].address}:8080"
+    return json.loads(gateway.daemon.cli("backend", "show", "web", address, "--json").stdout)
+
+
+FAULTS: list[tuple[Callable[[Server], Any], str]] = [
+    (frozen, "no answer within 150 ms"),
+    (blackholed, "no answer within 150 ms"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=["frozen", "blackholed"])
+def test_a_server_that_fails_is_left_out_and_comes_back(
+    web: Gateway, fault: Callable[[Server], Any], reason: str
+) -> None:
+    before = len(events(web))
+    with fault(web.lab.servers[0]):
+        web.until(lambda: states(web)["b1"] == "down")
+        view = shown(web, 0)
+        assert view["why"] == f"{reason} ×2"  # noqa: RUF001
+        results = [result["ok"] for result in view["checks"][0]["results"]]
+        assert results[:2] == [False, False]
+        assert results[-1], "it was well before"
+        assert set(web.http(30).answers) == {"b2", "b3"}
+    web.until(lambda: states(web)["b1"] == "up")
+    assert set(web.http(60).answers) == NAMES
+    news = [(event["backend"], event["what"]) for event in events(web)[before:]]
+    address = f"{web.lab.servers[0].address}:8080"
+    assert news == [(address, "down"), (address, "up")]
+    assert "slots moved" in events(web)[before]["effect"]
+
+
+def test_drain_disable_and_resume_outrank_health(web: Gateway) -> None:
+    address = f"{web.lab.servers[0].address}:8080"
+    for verb, state in (("drain", "draining"), ("disable", "disabled")):
+        web.daemon.cli("backend", verb, "web", address)
+        assert states(web)["b1"] == state
+        assert set(web.http(30).answers) == {"b2", "b3"}
+    web.daemon.cli("backend", "resume", "web", address)
+    assert states(web)["b1"] == "up"
+    assert set(web.http(60).answers) == NAMES
+
+
+def test_nobody_left_is_loud_and_told_to_clients(web: Gateway) -> None:
+    web.daemon.cli("vip", "set", "web", "--none-left", "reject")
+    for server in web.lab.servers:
+        web.daemon.cli("backend", "disable", "web", f"{server.address}:8080")
+    try:
+        began = time.monotonic()
+        refused = web.curl(f"http://{VIP}/", check=False)
+        assert refused.returncode == 7, "could not connect"
+        assert time.monotonic() - began < 1
+        assert "NONE: no backend can take a flow" in web.daemon.cli("status").stdout
+        assert events(web)[-1]["what"] == "none"
+    finally:
+        for server in web.lab.servers:
+            web.daemon.cli("backend", "resume", "web", f"{server.address}:8080")
+    assert web.http(10).answers.total() == 10
+
+
+def test_a_restart_begins_with_what_was_known(web: Gateway) -> None:
+    """And keeps new flows from a server that is known to be down, from the first packet on."""
+    with frozen(web.lab.servers[1]):
+        web.until(lambda: states(web)["b2"] == "down")
+        web.daemon.end(signal.SIGTERM)
+        with going_on(web.lab.client, "http", str(VIP), 80, 300, seconds=1.5) as outcome:
+            web.daemon.start()
+            assert states(web)["b2"] == "down"
+        assert outcome.failures == []
+        assert set(outcome.answers) == {"b1", "b3"}
+    everyone_up(web)
+
+
+def test_flapping_costs_the_others_nothing(web: Gateway) -> None:
+    with going_on(web.lab.client, "http", str(VIP), 80, 2000, seconds=5) as outcome:
+        for _ in range(4):
+            with blackholed(web.lab.servers[2]):
+                time.sleep(0.7)
+            time.sleep(0.4)
+    others = outcome.answers["b1"] + outcome.answers["b2"]
+    assert others > 1000
+    everyone_up(web)
