@@ -38,7 +38,7 @@ async def probe(check: Check, target: Target) -> None:
                     await _readable(pidfd)
             status = process.poll()
     if status:
-        how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        how = f"exit status {status}" if status > 0 else f"ended by signal {signal.strsignal(-status) or -status}"
         said = output.decode(errors="replace").strip().partition("\n")[0]
         raise Unwell(": ".join(filter(None, (how, said))))
 

@@ -47,46 +47,51 @@ async def ask(check: Check, target: Target, stream: Stream) -> None:
     except h11.RemoteProtocolError as error:
         if error.error_status_hint == 431:  # h11's, when an event does not end
             raise Unwell(f"HTTP headers of more than {MAX_HEAD:,} bytes") from None
-        raise Unwell(f"no HTTP: {error}") from None
+        raise Unwell(f"bad HTTP: {error}") from None
 
 
 async def _judge(check: Check, wanted: _Wanted, connection: h11.Connection, stream: Stream) -> None:
-    for _ in range(_MAX_INTERIM):
-        event = await _event(connection, stream)
-        if not isinstance(event, h11.InformationalResponse):
-            break
-    if not isinstance(event, h11.Response):
-        raise Unwell("no answer but HTTP 1xx" if isinstance(event, h11.InformationalResponse) else "no answer")
-    if event.status_code not in wanted.statuses:
-        raise Unwell(f"HTTP {event.status_code}, expected {check.get('status').replace('|', ' or ')}")
+    response = await _response(connection, stream)
+    if response.status_code not in wanted.statuses:
+        raise Unwell(f"HTTP {response.status_code}, expected {check.get('status').replace('|', ' or ')}")
     if not wanted.text and not wanted.regex:
         return
     body = bytearray()
-    searched = 0
-    text_found = not wanted.text
     while True:
-        event = await _event(connection, stream)
+        event = connection.next_event()
         if isinstance(event, h11.Data):
             body += event.data[: MAX_BODY - len(body)]
-        if not text_found:
-            text_found = body.find(wanted.text, max(0, searched - len(wanted.text))) >= 0
-            searched = len(body)
-        if text_found and (wanted.regex is None or wanted.regex.search(body.decode(errors="replace"))):
+            if len(body) < MAX_BODY:
+                continue  # it is looked at when all that came is there, however small the pieces are
+        lacking = _lacking(check, wanted, body)
+        if lacking is None:
             return
-        if not isinstance(event, h11.Data) or len(body) == MAX_BODY:
-            break
-    where = "body" if len(body) < MAX_BODY else f"the first {MAX_BODY:,} bytes of the body"
-    raise Unwell(f"{where} without {check.get('regex' if text_found else 'body')!r}")
+        if event is not h11.NEED_DATA:
+            where = "body" if len(body) < MAX_BODY else f"the first {MAX_BODY:,} bytes of the body"
+            raise Unwell(f"{where} without {lacking!r}")
+        connection.receive_data(await stream.receive())
 
 
-async def _event(connection: h11.Connection, stream: Stream) -> object:
-    """The next part of the answer."""
-    while (event := connection.next_event()) is h11.NEED_DATA:
-        data = await stream.receive()
-        if not data and connection.their_state is h11.SEND_RESPONSE:
-            raise Unwell("connection closed without an answer")
-        connection.receive_data(data)
-    return event
+async def _response(connection: h11.Connection, stream: Stream) -> h11.Response:
+    """The status line and the headers that count."""
+    for _ in range(_MAX_INTERIM):
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            data = await stream.receive()
+            if not data:
+                raise Unwell("connection closed without an answer")
+            connection.receive_data(data)
+        if isinstance(event, h11.Response):
+            return event
+    raise Unwell("no answer but HTTP 1xx")
+
+
+def _lacking(check: Check, wanted: _Wanted, body: bytearray) -> str | None:
+    """What is wanted and not in the body."""
+    if wanted.text not in body:
+        return check.get("body")
+    if wanted.regex and not wanted.regex.search(body.decode(errors="replace")):
+        return check.get("regex")
+    return None
 
 
 @functools.lru_cache(maxsize=16_384)

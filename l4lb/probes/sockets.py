@@ -18,7 +18,10 @@ def open_socket(address: str, kind: socket.SocketKind, protocol: int = 0) -> soc
         OSError: it is no address, or the system has no socket left.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    socket.inet_pton(family, address)  # a name would be looked up, and stop everybody for as long
+    try:
+        socket.inet_pton(family, address)
+    except OSError:  # a name would be looked up, and stop everybody for as long
+        raise OSError(f"{address!r} is no IP address") from None
     return socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
 
 

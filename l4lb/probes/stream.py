@@ -45,7 +45,7 @@ class Stream:
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._feed()
-            except ssl.SSLEOFError:
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 raise Unwell("connection closed in the TLS handshake") from None
         await self._flush()
         self._tls = tls

@@ -32,7 +32,7 @@ def lifetime_problem(begins: float, ends: float, now: float, days: int) -> str |
     if ends <= now:
         return f"certificate expired {_span(now - ends)} ago"
     if ends < now + days * _DAY:
-        return f"certificate expires in {_span(ends - now)}, expected {days} days at least"
+        return f"certificate expires in {_span(ends - now)}, expected {_span(days * _DAY)} at least"
     return None
 
 
