@@ -32,23 +32,38 @@ class Event:
 
 
 class Log:
-    """The last events; each has a number, the first one 1."""
+    """The last events. They have numbers one after another, by which readers go on.
 
-    def __init__(self, kept: int = KEPT) -> None:
+    Args:
+        first: the number of the first event. That of a log that follows another one has to be larger than any in that
+            one, or its readers would take new events for old: milliseconds since 1970 are.
+        kept: how many events.
+
+    Attributes:
+        next: the number of the next event.
+    """
+
+    def __init__(self, first: int = 1, kept: int = KEPT) -> None:
+        self._first = first
         self._events: deque[Event] = deque(maxlen=kept)
-        self.next = 1
+        self.next = first
 
     def add(self, event: Event) -> None:
         """Takes in one more; the oldest may give way."""
         self._events.append(event)
         self.next += 1
 
+    def has(self, since: int) -> bool:
+        """Whether there are events from a number on."""
+        return self.next > self._known(since)
+
     def plain(self, since: int = 0) -> dict[str, object]:
         """The events from a number on, the number of the next one, and how many are no longer here."""
+        since = self._known(since)
         first = self.next - len(self._events)
         kept = list(self._events)[max(0, since - first) :]
-        return {
-            "events": [asdict(event) for event in kept],
-            "next": self.next,
-            "lost": max(0, first - max(1, since)),
-        }
+        return {"events": [asdict(event) for event in kept], "next": self.next, "lost": max(0, first - since)}
+
+    def _known(self, since: int) -> int:
+        """The number to go on from: to who read another log, everything in this one is new."""
+        return since if self._first <= since <= self.next else self._first
