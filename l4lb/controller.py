@@ -80,7 +80,7 @@ class Controller:
         self._moved = asyncio.Event()  # health has, and what is forwarded by does not follow yet
         self._changes: list[_Change] = []  # of health, to be told when it does
         self._verdicts: dict[str, Verdict] = {}
-        self._events = Log()
+        self._events = Log(first=int(time.time() * 1000))
         self._news = asyncio.Condition()  # that there are events
         self._followers = 0
         self._retired: dict[str, Traffic] = {}
@@ -250,7 +250,7 @@ class Controller:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(float(wait), _LONGEST_WAIT)), self._news:
-                    await self._news.wait_for(lambda: self._events.next > since)
+                    await self._news.wait_for(lambda: self._events.has(since))
         finally:
             self._followers -= 1
         return self._events.plain(since)
