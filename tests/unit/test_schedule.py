@@ -54,6 +54,16 @@ def test_regular_times_do_not_drift(names: list[str], interval: float, now: floa
         assert times == pytest.approx([times[0] + number * interval for number in range(len(times))], abs=_CLOSE)
 
 
+@pytest.mark.parametrize("interval", [0.1, 0.7, 2.3])
+def test_rounding_makes_no_two_probes_of_one(interval: float) -> None:
+    """Also where a regular time plus whole intervals is, in floating point, the very time that it is now."""
+    schedule = _schedule()
+    schedule.put("a", interval, 0, 330_000)
+    times = [time for time, _ in _run(schedule, 330_000 + 2_000 * interval)]
+    assert len(times) in (1_999, 2_000, 2_001)
+    assert min(later - sooner for sooner, later in pairwise(times)) > interval / 2
+
+
 @given(st.integers(1, 9), st.floats(0.01, 0.99), st.floats(0.5, 5))
 def test_a_probe_that_outlasts_intervals_skips_them(whole: int, share: float, interval: float) -> None:
     schedule = _schedule()

@@ -1,6 +1,7 @@
 """What a worker does when it is slow itself: in this process, as it has to be made slow."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -120,7 +121,7 @@ def test_with_few_files_probes_wait_for_each_other() -> None:
             nonlocal under_way, most
             under_way += 1
             most = max(most, under_way)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.06)
             under_way -= 1
             writer.close()
 
@@ -129,8 +130,36 @@ def test_with_few_files_probes_wait_for_each_other() -> None:
             port = server.sockets[0].getsockname()[1]
             channel.send(Kind.SET, [order(number, "http", port, 3600, 1) for number in range(12)])
             channel.send(Kind.PROBE, [f"job {number}" for number in range(12)])
+            before = time.process_time()
             await asyncio.sleep(0.4)
+            assert time.process_time() - before < 0.15, "those that wait do not do so quietly"
         assert sorted(outcomes) == list(range(12))
         assert most == 3
+
+    asyncio.run(test())
+
+
+def test_dropped_jobs_end_their_probes() -> None:
+    async def test() -> None:
+        outcomes: dict[int, list[Outcome]] = {}
+        asked, left = asyncio.Event(), asyncio.Event()
+
+        async def serve_(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(1024):
+                    pass
+            left.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve_, "127.0.0.1")
+        async with server, working(outcomes) as channel:
+            channel.send(Kind.SET, [order(1, "http", server.sockets[0].getsockname()[1], 3600, 60)])
+            channel.send(Kind.PROBE, ["job 1"])
+            async with asyncio.timeout(2):
+                await asked.wait()
+                channel.send(Kind.DROP, ["job 1"])
+                await left.wait()
+        assert not outcomes
 
     asyncio.run(test())
