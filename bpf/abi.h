@@ -177,7 +177,7 @@ struct backend {
 	__u64 source_lo; /* changes under traffic */
 	__u32 source_mask; /* changes under traffic */
 	__u16 outer_sum; /* of what all outer IPv4 headers have in common, destination included */
-	__u16 pad;
+	__u16 watch; /* where its handshakes are counted, 0: nowhere; changes under traffic */
 };
 
 enum backend_flag {
@@ -222,6 +222,25 @@ struct traffic {
 	__u64 bytes;
 	__u64 packets_back;
 	__u64 bytes_back;
+};
+
+/* How the times of handshakes are counted: below 16 us, below 32, and so on; the last is for all that take longer. */
+#define TIME_BUCKETS 16
+/* Connections whose handshake is under way; of several with one place the last counts. A power of two. */
+#define HANDSHAKE_PLACES 65536
+
+/*
+ * What the connections to one backend tell of it. Each counts once in each line, as far as it comes.
+ */
+struct handshakes {
+	__u64 begun; /* connections with a SYN */
+	__u64 repeated; /* SYNs sent again, as none was answered yet */
+	__u64 answered; /* SYNs answered by SYN-ACK */
+	__u64 refused; /* SYNs answered by RST */
+	__u64 requests; /* connections in which the client sent data before the backend did */
+	__u64 replies; /* requests answered by data, or by an end */
+	__u64 pad[2];
+	__u32 times[16]; /* from SYN to SYN-ACK, those sent once */
 };
 
 /* What happened to the records of flows. */

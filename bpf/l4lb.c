@@ -10,7 +10,7 @@
  *   modes:      WITH_NAT, WITH_DSR, WITH_FULLNAT, WITH_IPIP, WITH_GUE
  *   packets:    WITH_IPV6, WITH_VLAN, WITH_MSS
  *   VIPs:       WITH_RANGES (several ports), WITH_SOURCE_HASH, WITH_TRACKING (schedulers that do not hash),
- *               WITH_SHARED (nat backends that serve several VIPs)
+ *               WITH_SHARED (nat backends that serve several VIPs), WITH_WATCHING (of handshakes)
  *   comparison: WITH_LRU, for measurements only
  */
 
@@ -27,6 +27,7 @@
 #define AF_INET6 10
 #define WITH_ANSWERS (WITH_NAT || WITH_FULLNAT)
 #define WITH_CONNECTIONS (WITH_FULLNAT || WITH_SHARED)
+#define WITH_HANDSHAKES (WITH_WATCHING && WITH_ANSWERS)
 #define MODES (WITH_NAT + WITH_DSR + WITH_FULLNAT + WITH_IPIP + WITH_GUE)
 /* Whether a backend is of a mode; no question if there is no other. */
 #define IS(record, name) (WITH_##name && (MODES == 1 || (record)->mode == MODE_##name))
@@ -50,6 +51,7 @@
 #include "tunnel.h"
 #include "answer.h"
 #include "mss.h"
+#include "handshakes.h"
 
 /* Whose packet it is. */
 struct owner {
@@ -217,6 +219,9 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 #endif
 	}
 #endif
+#if WITH_HANDSHAKES
+	note_handshake(packet, backend, out->backend, &packet->from, WAY_TO_VIP);
+#endif
 #if WITH_ANSWERS
 	if (IS(backend, NAT) || IS(backend, FULLNAT)) {
 		struct translation new = {.address_delta = backend->address_delta, .new_to = 1};
@@ -300,6 +305,9 @@ static __always_inline int to_client(struct xdp_md *ctx, struct packet *packet, 
 #endif
 #if WITH_TRACKING
 	note_answer(packet, vip, backend->vip);
+#endif
+#if WITH_HANDSHAKES
+	note_handshake(packet, backend, out->backend, &destination, WAY_FROM_BACKEND);
 #endif
 	translate(packet, &new);
 	return finish(ctx, packet, out);

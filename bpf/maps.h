@@ -45,6 +45,8 @@ BPF_TABLE_PINNED("percpu_array", __u32, __u32, turns, MAX_VIPS, PINS "/turns", 0
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, answers, 1, PINS "/answers",
 		 0); /* jiffies << 32 | too big, since then */
 BPF_TABLE_PINNED("percpu_array", __u32, __u64, scratch, 1, PINS "/scratch", 0);
+BPF_TABLE_PINNED("percpu_array", __u32, struct handshakes, handshakes, MAX_WATCHED, PINS "/handshakes", 0);
+BPF_TABLE_PINNED("array", __u32, __u64, begun, HANDSHAKE_PLACES, PINS "/begun", 0); /* enum stage, by connection */
 BPF_TABLE_PINNED("array", __u32, struct flow_line, flows, FLOW_LINES, PINS "/flows", 0);
 BPF_TABLE_PINNED("array", __u32, struct flow_line, fragments, FRAGMENT_LINES, PINS "/fragments", 0);
 BPF_TABLE_PINNED("array", __u32, __s64, loads, MAX_BACKENDS, PINS "/loads", 0); /* open connections */

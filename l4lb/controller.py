@@ -19,6 +19,7 @@ from l4lb.errors import L4lbError, UsageError
 from l4lb.health.book import Key
 from l4lb.health.check import missing_extra
 from l4lb.health.events import Event, Log
+from l4lb.health.handshakes import LOOK_SECONDS, Witness
 from l4lb.health.report import Clocks, in_full, in_short
 from l4lb.health.weights import Picture, Verdict
 from l4lb.health_file import HealthFile
@@ -83,6 +84,7 @@ class Controller:
         self._events = Log(first=int(time.time() * 1000))
         self._news = asyncio.Condition()  # that there are events
         self._followers = 0
+        self._witnesses: dict[Account, Witness] = {}
         self._retired: dict[str, Traffic] = {}
         self._carried: dict[Key, Traffic] = {}  # by backends that are there, under numbers that they had before
         self._started = time.monotonic()
@@ -255,6 +257,20 @@ class Controller:
             self._followers -= 1
         return self._events.plain(since)
 
+    async def listen(self) -> None:
+        """Hears what clients' connections tell of backends, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            vips = {VipRecord(vip.service): vip for vip in self._config.vips if vip.passive}
+            if not vips:
+                continue
+            now, heard = time.monotonic(), self._dataplane.handshakes()
+            self._witnesses = {account: self._witnesses.get(account, Witness()) for account in heard}
+            for account, counts in heard.items():
+                reason, vip = self._witnesses[account].look(counts, now), vips.get(account[0])
+                if reason is not None and vip is not None:
+                    self.watching.suspect(vip, find_backend(vip, account[1]), reason)
+
     async def look_after(self) -> None:
         """What time brings about, for ever: slots settle that have been quiet for long enough, VLANs appear."""
         saved = time.monotonic()
@@ -355,7 +371,9 @@ class Controller:
         clocks = _clocks()
         listed = backend_list_view(self._config, await self._live(), vip.name)[vip.backends.index(backend)]
         health = self._book.health(vip, backend, clocks.monotonic)
-        return {"vip": vip.name, **listed, **in_full(vip, backend, health, clocks)}
+        heard = self._dataplane.handshakes().get((VipRecord(vip.service), endpoint))
+        handshakes = {"handshakes": heard.plain()} if heard is not None else {}
+        return {"vip": vip.name, **listed, **in_full(vip, backend, health, clocks), **handshakes}
 
 
 def _administered(before: Config, after: Config) -> Iterator[_Change]:

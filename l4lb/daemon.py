@@ -91,7 +91,7 @@ async def _serve(options: RunOptions) -> None:
             await addresses.reconcile(own_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
-        for task in (controller.look_after(), controller.follow_health()):
+        for task in (controller.look_after(), controller.follow_health(), controller.listen()):
             stack.callback(asyncio.create_task(task).cancel)
 
         for interface in await dataplane.interfaces():

@@ -27,6 +27,7 @@ _SMALL = Limits(
     flow_lines=64,
     fragment_lines=64,
     max_connections=64,
+    max_watched=64,
     route_lines=64,
 )
 

@@ -113,6 +113,10 @@ def backend(view: dict[str, Any]) -> None:
     click.echo(f"  {view['reason']}")
     weight = f"weight {_weight(view)}" + (f", tier {view['priority']}" if view["priority"] else "")
     click.echo(f"  {weight}, next hop {_next_hop(view['next_hop'])}, {count(view['packets'])} packets")
+    if "handshakes" in view:
+        heard = view["handshakes"]
+        told = f"{count(heard['answered'])} of {count(heard['begun'])} handshakes answered"
+        click.echo(f"  {told}, half of them within {heard['median_ms']:g} ms, {count(heard['refused'])} refused")
     if not view["checks"]:
         click.echo(f"  no checks; give it some with `l4lb vip set {view['vip']} --check tcp`")
         return

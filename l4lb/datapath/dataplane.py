@@ -18,6 +18,7 @@ from l4lb.datapath.maps import Maps
 from l4lb.datapath.nexthops import Answer, NextHop, Unresolved
 from l4lb.datapath.pins import Pins
 from l4lb.datapath.ways import usable, way
+from l4lb.health.handshakes import Handshakes
 from l4lb.model import Config, Endpoint, IPAddress, IPNetwork, Mode
 from l4lb.plan.limits import Limits
 from l4lb.plan.operations import ClearBackend, WriteBackend, WriteTable
@@ -241,6 +242,14 @@ class Dataplane:
     def traffic(self) -> dict[Account, Traffic]:
         """What each backend has carried."""
         return {self._account(record): self.maps.traffic(number) for number, record in self.image.backends.items()}
+
+    def handshakes(self) -> dict[Account, Handshakes]:
+        """What connections tell of the backends whose VIPs are watched."""
+        return {
+            self._account(self.image.backends[number]): self.maps.handshakes(settings.watch)
+            for number, settings in self.image.backend_settings.items()
+            if settings.watch
+        }
 
     def open_connections(self) -> dict[Account, int]:
         """How many connections are open at each backend whose VIP's scheduler records them."""

@@ -12,7 +12,7 @@ from l4lb.plan import pools
 from l4lb.plan.limits import Limits
 
 MODES = tuple(mode.name for mode in Mode)
-EXTRAS = ("MSS", "RANGES", "SOURCE_HASH", "TRACKING", "SHARED")
+EXTRAS = ("MSS", "RANGES", "SOURCE_HASH", "TRACKING", "SHARED", "WATCHING")
 
 # Everything that is compiled in only where it is wanted.
 FEATURES = (*MODES, "IPV6", "VLAN", *EXTRAS)
@@ -50,6 +50,8 @@ def features_of(config: Config, *, vlans: bool) -> Features:
             wanted.add("IPV6")
         if vip.mss:
             wanted.add("MSS")
+        if vip.passive:
+            wanted.add("WATCHING")
         if not vip.service.is_single:
             wanted.add("RANGES")
         if vip.scheduler is Scheduler.SOURCE_HASH:

@@ -12,6 +12,7 @@ from l4lb.datapath import abi, bpf, flows, values
 from l4lb.datapath.arrays import MappedArray, counters, open_array
 from l4lb.datapath.links import Link
 from l4lb.errors import L4lbError
+from l4lb.health.handshakes import Handshakes
 from l4lb.model import Protocol
 from l4lb.plan import index, ranges, tables
 from l4lb.plan import operations as plan
@@ -20,6 +21,7 @@ from l4lb.plan.records import Image, Pool, Region, TableRecord
 from l4lb.view import Traffic
 
 _ABI = abi.load()
+_HANDSHAKES = struct.Struct("<6Q16x16I")
 _TRAFFIC = struct.Struct("<4Q")
 _PORT = struct.Struct("<QQ")
 _LINE = 64
@@ -56,6 +58,7 @@ class Maps:
             self._connections = mapped("connections", sizes["connection"], limits.max_connections)
             self._traffic = opened("traffic", _TRAFFIC.size, limits.max_backends)
             self._loads = opened("loads", 8, limits.max_backends)
+            self._handshakes = opened("handshakes", sizes["handshakes"], limits.max_watched)
             self._reasons = opened("reasons", 8, _ABI.enums["reason"]["REASONS"])
             self._flows = opened("flows", _LINE, limits.flow_lines)
             self._events = opened("events", 8, _ABI.enums["event"]["EVENTS"])
@@ -273,6 +276,14 @@ class Maps:
         """What a backend carried since its record was written, all CPUs together."""
         values = bpf.map_lookup(self._traffic, backend, _TRAFFIC.size * bpf.possible_cpus())
         return Traffic(*map(sum, zip(*_TRAFFIC.iter_unpack(values), strict=True)))
+
+    def handshakes(self, watch: int) -> Handshakes:
+        """What was counted of handshakes at a place, all CPUs together."""
+        data = bpf.map_lookup(self._handshakes, watch, _HANDSHAKES.size * bpf.possible_cpus())
+        begun, repeated, answered, refused, requests, replies, *times = map(
+            sum, zip(*_HANDSHAKES.iter_unpack(data), strict=True)
+        )
+        return Handshakes(begun, repeated, answered, refused, requests, replies, tuple(times))
 
     def reasons(self) -> Mapping[str, int]:
         """How many packets met each named fate, all CPUs together."""

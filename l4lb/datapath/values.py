@@ -119,6 +119,7 @@ def _set_backend(backend: Any, record: BackendRecord, settings: BackendSettings)
     backend.flags = _FLAGS["BACKEND_IPV6"] if record.endpoint.address.version == 6 else 0
     backend.flags |= _FLAGS["BACKEND_SHARED"] if settings.shared else 0
     backend.tunnel_port = _big_endian(settings.gue_port)
+    backend.watch = settings.watch
 
 
 def backend_of(value: bytes) -> tuple[BackendRecord, BackendSettings]:
@@ -128,7 +129,7 @@ def backend_of(value: bytes) -> tuple[BackendRecord, BackendSettings]:
     shared = bool(backend.flags & _FLAGS["BACKEND_SHARED"])
     return (
         BackendRecord(backend.vip, endpoint, Protocol(backend.protocol), _MODE_OF[backend.mode]),
-        BackendSettings(shared, _big_endian(backend.tunnel_port)),
+        BackendSettings(shared, _big_endian(backend.tunnel_port), backend.watch),
     )
 
 
@@ -137,7 +138,7 @@ def setting_words(value: bytes, settings: BackendSettings) -> dict[int, int]:
     record, _ = backend_of(value)
     backend = BACKEND.from_buffer_copy(value)
     _set_backend(backend, record, settings)
-    return _words(bytes(backend), _BACKEND_WORD, BACKEND.vip.offset)
+    return _words(bytes(backend), _BACKEND_WORD, BACKEND.vip.offset, _SOURCE_WORD)
 
 
 def no_backend(generation: int) -> bytes:

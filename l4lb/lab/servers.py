@@ -44,12 +44,17 @@ def start_servers(lab: Lab, http_port: int = HTTP_PORT, udp_port: int = UDP_PORT
         folder.mkdir()
         with (folder / "big").open("wb") as big:
             big.truncate(BIG_FILE_BYTES)
-        config = folder / "nginx.conf"
-        config.write_text(_NGINX.format(folder=folder, port=http_port, name=server.name))
-        lab.start(server.namespace, "nginx", "-c", str(config), "-e", str(folder / "error.log"))
+        (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=http_port, name=server.name))
+        start_nginx(lab, server)
         lab.start(server.namespace, sys.executable, "-m", "l4lb.lab.udp_echo", str(udp_port), server.name)
     for server in lab.servers:
         _wait_for(server, f"tcp and udp on {server.name}", http_port, udp_port)
+
+
+def start_nginx(lab: Lab, server: Server) -> None:
+    """Starts a server's nginx, with the configuration that it has; returns at once."""
+    folder = lab.folder / server.name
+    lab.start(server.namespace, "nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"))
 
 
 def _wait_for(server: Server, what: str, http_port: int, udp_port: int) -> None:

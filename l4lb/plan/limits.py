@@ -19,6 +19,7 @@ class Limits:
     flow_lines: int = 262_144  # of 4 records of flows in slots that changed lately
     fragment_lines: int = 4_096  # of 4 records of datagrams in fragments
     max_connections: int = 524_288  # by fullnat, and to servers of several VIPs; of 32 bytes
+    max_watched: int = 4_096  # backends whose handshakes are counted, and 1; 128 bytes for each CPU
     route_lines: int = 4_096  # clients whose way back each CPU remembers
 
     @property

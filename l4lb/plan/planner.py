@@ -110,8 +110,11 @@ def make_plan(
     backends = _numbered(weights, image.backends, limits.max_backends - 1, "backends")
     vip_settings = {number: _vip_settings(vip) for number, vip in of.items()}
     shared = pools.shared(config)
+    watched = _watched(of, backends, image, limits)
     backend_settings = {
-        number: BackendSettings(record.mode is Mode.NAT and record.server in shared, of[record.vip].gue_port)
+        number: BackendSettings(
+            record.mode is Mode.NAT and record.server in shared, of[record.vip].gue_port, watched.get(number, 0)
+        )
         for number, record in backends.items()
     }
     pools_of = {image.backends[number].server: pool for number, pool in image.pools.items() if number in image.backends}
@@ -238,6 +241,21 @@ def _numbered(wanted: Iterable[_Record], found: Mapping[int, _Record], limit: in
             )
         numbered[number] = record
     return numbered
+
+
+def _watched(
+    vips: Mapping[int, Vip], backends: Mapping[int, BackendRecord], image: Image, limits: Limits
+) -> dict[int, int]:
+    """Where the handshakes of backends are counted whose VIP is watched, by the backend's number; 0 is nowhere."""
+    found = {
+        settings.watch - 1: image.backends[number]
+        for number, settings in image.backend_settings.items()
+        if settings.watch
+    }
+    wanted = [record for record in backends.values() if vips[record.vip].passive]
+    numbers = {record: number for number, record in backends.items()}
+    placed = _numbered(wanted, found, limits.max_watched - 1, "backends of VIPs with --passive")
+    return {numbers[record]: place + 1 for place, record in placed.items()}
 
 
 def _keys(

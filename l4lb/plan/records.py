@@ -80,10 +80,12 @@ class BackendSettings:
     Attributes:
         shared: whether its server answers for other VIPs too, by nat.
         gue_port: UDP port that it takes tunnelled packets at.
+        watch: where its handshakes are counted; 0: nowhere.
     """
 
     shared: bool = False
     gue_port: int = GUE_PORT
+    watch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

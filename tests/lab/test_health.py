@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from l4lb.lab.topology import Server
+from l4lb.lab.servers import start_nginx
+from l4lb.lab.topology import Lab, Server
 from l4lb.lab.traffic import going_on
 from tests.lab.gateway import VIP, Gateway
 
@@ -25,7 +26,7 @@ def nginx_of(server: Server) -> list[int]:
 
 
 @contextmanager
-def frozen(server: Server) -> Iterator[None]:
+def frozen(_: Lab, server: Server) -> Iterator[None]:
     """An nginx that is there, and does nothing."""
     stopped = nginx_of(server)
     for pid in stopped:
@@ -38,7 +39,7 @@ def frozen(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def blackholed(server: Server) -> Iterator[None]:
+def blackholed(_: Lab, server: Server) -> Iterator[None]:
     """A host whose firewall drops what comes in for the service."""
     server.namespace.run(
         "sh", "-c", "nft 'add table inet cut; add chain inet cut in { type filter hook input priority 0; };"
@@ -48,6 +49,17 @@ def blackholed(server: Server) -> Iterator[None]:
         yield
     finally:
         server.namespace.run("nft", "delete", "table", "inet", "cut")
+
+
+@contextmanager
+def killed(lab: Lab, server: Server) -> Iterator[None]:
+    """No nginx at all; a new one afterwards."""
+    for pid in nginx_of(server):
+        os.kill(pid, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        start_nginx(lab, server)
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +100,19 @@ def shown(gateway: Gateway, number: int) -> Any:
     return json.loads(gateway.daemon.cli("backend", "show", "web", address, "--json").stdout)
 
 
-FAULTS: list[tuple[Callable[[Server], Any], str]] = [
+FAULTS: list[tuple[Callable[[Lab, Server], Any], str]] = [
     (frozen, "no answer within 150 ms"),
     (blackholed, "no answer within 150 ms"),
+    (killed, "connection refused"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=["frozen", "blackholed"])
+@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=["frozen", "blackholed", "killed"])
 def test_a_server_that_fails_is_left_out_and_comes_back(
-    web: Gateway, fault: Callable[[Server], Any], reason: str
+    web: Gateway, fault: Callable[[Lab, Server], Any], reason: str
 ) -> None:
     before = len(events(web))
-    with fault(web.lab.servers[0]):
+    with fault(web.lab, web.lab.servers[0]):
         web.until(lambda: states(web)["b1"] == "down")
         view = shown(web, 0)
         assert view["why"] == f"{reason} ×2"  # noqa: RUF001
@@ -145,7 +158,7 @@ def test_nobody_left_is_loud_and_told_to_clients(web: Gateway) -> None:
 
 def test_a_restart_begins_with_what_was_known(web: Gateway) -> None:
     """And keeps new flows from a server that is known to be down, from the first packet on."""
-    with frozen(web.lab.servers[1]):
+    with frozen(web.lab, web.lab.servers[1]):
         web.until(lambda: states(web)["b2"] == "down")
         web.daemon.end(signal.SIGTERM)
         with going_on(web.lab.client, "http", str(VIP), 80, 300, seconds=1.5) as outcome:
@@ -156,10 +169,31 @@ def test_a_restart_begins_with_what_was_known(web: Gateway) -> None:
     everyone_up(web)
 
 
+@pytest.mark.parametrize("fault", [frozen, blackholed, killed], ids=["frozen", "blackholed", "killed"])
+def test_connections_tell_of_a_fault_before_the_next_check_does(
+    web: Gateway, fault: Callable[[Lab, Server], Any]
+) -> None:
+    web.daemon.cli("vip", "set", "web", "--passive", "--interval", "30s", "--fast-interval", "200ms")
+    try:
+        with going_on(web.lab.client, "http", str(VIP), 80, 1500, seconds=4) as outcome:
+            time.sleep(0.5)
+            with fault(web.lab, web.lab.servers[0]):
+                began = time.time()
+                web.until(lambda: states(web)["b1"] == "down", 3)
+                event = events(web)[-1]
+                time.sleep(0.5)
+            assert event["what"] == "down"
+            assert "suspected: " in event["why"]
+            assert event["time"] - began < 0.6
+        assert len(outcome.failures) < 200
+    finally:
+        web.daemon.cli("vip", "set", "web", "--no-passive", *QUICK)
+
+
 def test_flapping_costs_the_others_nothing(web: Gateway) -> None:
     with going_on(web.lab.client, "http", str(VIP), 80, 2000, seconds=5) as outcome:
         for _ in range(4):
-            with blackholed(web.lab.servers[2]):
+            with blackholed(web.lab, web.lab.servers[2]):
                 time.sleep(0.7)
             time.sleep(0.4)
     others = outcome.answers["b1"] + outcome.answers["b2"]

@@ -17,6 +17,7 @@ LIMITS = Limits(
     flow_lines=1024,
     fragment_lines=64,
     max_connections=8192,
+    max_watched=64,
     route_lines=64,
 )
 SEED = 7
