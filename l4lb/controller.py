@@ -281,9 +281,21 @@ class Controller:
                 self._dataplane.sweep()
                 if self._dataplane.links_changed():
                     await self._follow_links()
+            self._compare()
             if time.monotonic() > saved + _SAVE_SECONDS:
                 saved = time.monotonic()
                 await asyncio.to_thread(self._health.save, self._book)
+
+    def _compare(self) -> None:
+        """Lowers and raises the weights of backends that do worse or better than the others of their VIP."""
+        now = time.monotonic()
+        for vip in self._config.vips:
+            if not any(vip.rules_for(backend).degrade for backend in vip.backends):
+                continue
+            record = VipRecord(vip.service)
+            usual = {backend: witness.usual for (of, backend), witness in self._witnesses.items() if of == record}
+            for backend, what, why in self._book.compare(vip, usual, now):
+                self._health_changed(vip, backend, what, why)
 
     async def _follow_links(self) -> None:
         """VLANs may need another program, and an interface that was down has lost its IPv6 addresses."""

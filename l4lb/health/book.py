@@ -7,11 +7,16 @@ other.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from l4lb.health.advice import EIGHTHS
 from l4lb.health.check import Check
+from l4lb.health.degrade import Observation, Score, step
 from l4lb.health.machine import Health, Transition, next_interval, observe, rechecked, suspect
 from l4lb.health.result import Result
+from l4lb.health.rules import State
 from l4lb.health.weights import Member, Picture, next_change, picture
-from l4lb.model import Backend, Config, Endpoint, Vip
+from l4lb.model import Admin, Backend, Config, Endpoint, Vip
+
+_WHOLE = Score(0.0)
 
 Key = tuple[str, Endpoint]
 """A VIP's name, and one of its backends."""
@@ -33,6 +38,8 @@ class HealthBook:
 
     def __init__(self, entries: Mapping[Key, Entry] | None = None) -> None:
         self._entries = dict(entries or {})
+        self._scores: dict[str, dict[Endpoint, Score]] = {}  # by VIP, of those that degrade
+        self._scored: dict[str, float] = {}  # when
 
     @property
     def entries(self) -> Mapping[Key, Entry]:
@@ -46,6 +53,9 @@ class HealthBook:
             for vip in config.vips
             for backend in vip.backends
         }
+        names = {vip.name for vip in config.vips}
+        self._scores = {name: scores for name, scores in self._scores.items() if name in names}
+        self._scored = {name: when for name, when in self._scored.items() if name in names}
 
     def health(self, vip: Vip, backend: Backend, now: float) -> Health:
         """Of one backend, by the checks that it has in this configuration."""
@@ -74,6 +84,38 @@ class HealthBook:
         self._entries[key] = replace(entry, health=health)
         return health.suspicion is not None and entry.health.suspicion is None
 
+    def compare(
+        self, vip: Vip, handshakes: Mapping[Endpoint, float | None], now: float
+    ) -> list[tuple[Backend, str, str]]:
+        """Compares the backends of a VIP with each other, if an interval has passed since that was done last.
+
+        Args:
+            vip: with its backends.
+            handshakes: seconds that handshakes take, by backend, where that is known.
+            now: the time.
+
+        Returns:
+            Of each backend whose weight is another now: what it is, and why.
+        """
+        since = self._scored.get(vip.name, now)
+        if self._scored.setdefault(vip.name, now) + vip.health.interval > now:
+            return []
+        before = self._scores.get(vip.name, {})
+        observations = {
+            backend.endpoint: Observation.of(health, since, handshakes.get(backend.endpoint))
+            for backend in vip.backends
+            for health in (self.health(vip, backend, now),)
+            if vip.rules_for(backend).degrade and backend.admin is Admin.NONE and health.state is not State.DOWN
+        }
+        after = step(before, observations, replace(vip.health, degrade=True), now)
+        self._scored[vip.name], self._scores[vip.name] = now, after
+        return [
+            (backend, f"weight {new.eighths}/8", new.why)
+            for backend in vip.backends
+            if (new := after.get(backend.endpoint)) is not None
+            and new.eighths != (before[backend.endpoint].eighths if backend.endpoint in before else EIGHTHS)
+        ]
+
     def interval(self, vip: Vip, backend: Backend, index: int) -> float:
         """Seconds between the probes of one check, as things stand."""
         return next_interval(self._entries[vip.name, backend.endpoint].health, index, vip.rules_for(backend), 0.5)
@@ -88,6 +130,7 @@ class HealthBook:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _members(self, vip: Vip, now: float) -> list[Member]:
+        scores = self._scores.get(vip.name, {})
         return [
             Member(
                 weight=backend.weight,
@@ -95,8 +138,11 @@ class HealthBook:
                 admin=backend.admin,
                 priority=backend.priority,
                 slow_start=vip.rules_for(backend).slow_start,
+                degraded=score.eighths,
+                degraded_why=score.why,
             )
             for backend in vip.backends
+            for score in (scores.get(backend.endpoint, _WHOLE),)
         ]
 
     def served(self, config: Config, now: float) -> Config:

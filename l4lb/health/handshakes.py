@@ -73,6 +73,15 @@ class Witness:
             self._paused_until = now + PAUSE_SECONDS
         return reason
 
+    @property
+    def usual(self) -> float | None:
+        """Seconds that handshakes take of late, on the average; None if there were none."""
+        if not self._looks:
+            return None
+        times = [late - early for early, late in zip(self._looks[0][1].times, self._looks[-1][1].times, strict=True)]
+        counted = sum(times)
+        return sum(12e-6 * 2**bucket * count for bucket, count in enumerate(times)) / counted if counted else None
+
     def _refused(self) -> str | None:
         now, counts = self._looks[-1]
         before = next(then for at, then in self._looks if at >= now - WINDOW_SECONDS)

@@ -199,3 +199,19 @@ def test_flapping_costs_the_others_nothing(web: Gateway) -> None:
     others = outcome.answers["b1"] + outcome.answers["b2"]
     assert others > 1000
     everyone_up(web)
+
+
+def test_a_slow_server_gets_less_and_its_weight_back(web: Gateway) -> None:
+    """One that answers, but later than the others."""
+    web.daemon.cli("vip", "set", "web", "--degrade", "--interval", "100ms", "--timeout", "90ms")
+    try:
+        with slow(web.lab, web.lab.servers[0]):
+            web.until(lambda: shown(web, 0)["weight_share"] < 0.6, 20)
+            view = shown(web, 0)
+            assert view["state"] == "up"
+            assert "probes take" in view["reason"]
+            answers = web.http(300).answers
+            assert answers["b1"] < 0.8 * min(answers["b2"], answers["b3"])
+        web.until(lambda: shown(web, 0)["weight_share"] > 0.6, 20)
+    finally:
+        web.daemon.cli("vip", "set", "web", "--no-degrade", *QUICK)
