@@ -294,6 +294,7 @@ enum reason {
 	ANSWER_ECHO, /* a ping to a VIP's address */
 	ANSWER_TOO_BIG, /* longer than fits its way to the backend, or by fullnat back: its sender is told how long it may be */
 	ANSWER_REFUSED, /* the VIP has no backend for it, and says so: TCP reset or port unreachable */
+	ANSWER_RESET, /* by fullnat, a TCP segment of no connection that is known: reset, as the server would */
 	DROP_MALFORMED, /* for a VIP or from a backend, with lengths that contradict each other */
 	DROP_FRAGMENT, /* a later fragment for a VIP's address, of which no first one was seen */
 	DROP_NO_BACKEND, /* the VIP has no backend that takes new flows */

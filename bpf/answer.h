@@ -187,8 +187,11 @@ static __always_inline int answer_too_big(struct xdp_md *ctx, const struct packe
 	return reason ? reason : ANSWER_TOO_BIG;
 }
 
-/* Resets the connection that the segment is of (RFC 9293 §3.10.7.1), as if its port were closed. */
-static __always_inline int reset(struct xdp_md *ctx, const struct packet *packet)
+/*
+ * Resets the connection that the segment is of (RFC 9293 §3.10.7.1), as a host does that does not know it. Answers `done`,
+ * or `undone` for what is not to be answered.
+ */
+static __always_inline int reset(struct xdp_md *ctx, const struct packet *packet, int done, int undone)
 {
 	int layer2 = sizeof(struct ethhdr) + (WITH_VLAN ? packet->tag_bytes : 0);
 	int header = packet->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
@@ -198,8 +201,9 @@ static __always_inline int reset(struct xdp_md *ctx, const struct packet *packet
 	__be32 seq = 0, ack = 0;
 	__u16 flags = 0x5004; /* five words, RST */
 
-	if (!tcp || tcp->rst || tcp->doff < 5 || tcp->doff * 4 > payload)
-		return DROP_NO_BACKEND;
+	if (packet->kind != PLAIN || !is_host(&packet->from, packet->v6) || !tcp || tcp->rst || tcp->doff < 5 ||
+	    tcp->doff * 4 > payload)
+		return undone;
 	if (tcp->ack) {
 		seq = tcp->ack_seq;
 	} else {
@@ -228,7 +232,7 @@ static __always_inline int reset(struct xdp_md *ctx, const struct packet *packet
 	tcp->urg_ptr = 0;
 	tcp->check = update_checksum(0xffff, pseudo_sum(packet, IPPROTO_TCP, sizeof(*tcp)) + packet->to.port +
 						     packet->from.port + seq + (__u64)ack + bpf_htons(flags));
-	return ANSWER_REFUSED;
+	return done;
 }
 
 /* Tells a client that nobody serves it: a TCP reset or "port unreachable". Else it would wait for nothing. */
@@ -236,12 +240,11 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct packet *packe
 {
 	int reason;
 
-	if (packet->kind != PLAIN || !is_host(&packet->from, packet->v6))
-		return DROP_NO_BACKEND;
 	if (packet->protocol == IPPROTO_TCP)
-		return reset(ctx, packet);
+		return reset(ctx, packet, ANSWER_REFUSED, DROP_NO_BACKEND);
 	/* What is quoted reaches to the end of the UDP header, if that is where it usually is. */
-	if (packet->header != (packet->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) || !may_answer())
+	if (packet->kind != PLAIN || !is_host(&packet->from, packet->v6) ||
+	    packet->header != (packet->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) || !may_answer())
 		return DROP_NO_BACKEND;
 	if (packet->v6)
 		reason = answer_error(ctx, packet, ICMPV6_UNREACHABLE, ICMPV6_PORT_UNREACHABLE, 0,

@@ -211,6 +211,8 @@ static __always_inline int to_backend(struct xdp_md *ctx, struct packet *packet,
 		/* A SYN has been clamped by then. */
 		if (rare && reason == RARE)
 			reason = take_place(packet, backend, out->backend, &owner->place, &owner->connection);
+		if (rare && reason == DROP_NO_CONNECTION && packet->protocol == IPPROTO_TCP)
+			return reset(ctx, packet, ANSWER_RESET, DROP_NO_CONNECTION);
 		if (reason)
 			return reason;
 #if WITH_FULLNAT

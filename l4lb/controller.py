@@ -258,18 +258,20 @@ class Controller:
         return self._events.plain(since)
 
     async def listen(self) -> None:
-        """Hears what clients' connections tell of backends, for ever."""
+        """Hears what clients' connections tell of backends, and compares those that may degrade, for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            vips = {VipRecord(vip.service): vip for vip in self._config.vips if vip.passive}
-            if not vips:
-                continue
-            now, heard = time.monotonic(), self._dataplane.handshakes()
-            self._witnesses = {account: self._witnesses.get(account, Witness()) for account in heard}
-            for account, counts in heard.items():
-                reason, vip = self._witnesses[account].look(counts, now), vips.get(account[0])
-                if reason is not None and vip is not None:
-                    self.watching.suspect(vip, find_backend(vip, account[1]), reason)
+            self._hear(time.monotonic())
+            self._compare(time.monotonic())
+
+    def _hear(self, now: float) -> None:
+        vips = {VipRecord(vip.service): vip for vip in self._config.vips if vip.passive}
+        heard = self._dataplane.handshakes() if vips else {}
+        self._witnesses = {account: self._witnesses.get(account, Witness()) for account in heard}
+        for account, counts in heard.items():
+            reason, vip = self._witnesses[account].look(counts, now), vips.get(account[0])
+            if reason is not None and vip is not None:
+                self.watching.suspect(vip, find_backend(vip, account[1]), reason)
 
     async def look_after(self) -> None:
         """What time brings about, for ever: slots settle that have been quiet for long enough, VLANs appear."""
@@ -281,14 +283,12 @@ class Controller:
                 self._dataplane.sweep()
                 if self._dataplane.links_changed():
                     await self._follow_links()
-            self._compare()
             if time.monotonic() > saved + _SAVE_SECONDS:
                 saved = time.monotonic()
                 await asyncio.to_thread(self._health.save, self._book)
 
-    def _compare(self) -> None:
+    def _compare(self, now: float) -> None:
         """Lowers and raises the weights of backends that do worse or better than the others of their VIP."""
-        now = time.monotonic()
         for vip in self._config.vips:
             if not any(vip.rules_for(backend).degrade for backend in vip.backends):
                 continue

@@ -15,7 +15,7 @@ from l4lb.bench.frames import ACK, SYN, tcp_frame
 from l4lb.datapath import bpf
 from l4lb.lab.testbed import CLIENT_MAC, GATEWAY_MAC, LOOPBACK, SOURCES, Testbed, hop, testbed
 from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Service, Vip
-from tests.packet.harness import LIMITS, SEED, XDP_REDIRECT, XDP_TX, run
+from tests.packet.harness import LIMITS, SEED, XDP_REDIRECT, run
 from tests.packet.modes import BACKEND_MAC, CLIENTS
 
 FIN, RST = 0x11, 0x04
@@ -68,7 +68,7 @@ def send(bed: Testbed, who: Endpoint, vip: int = 0, flags: int = ACK) -> Endpoin
     """Whom the server sees, or the reason why it sees nobody."""
     version = who.address.version
     outcome = run(bed, tcp_frame(who, Endpoint(VIPS[version][vip], 80), flags))
-    if outcome.verdict != XDP_TX:
+    if outcome.reasons:
         (reason,) = outcome.reasons
         return reason
     packet = Ether(outcome.packet)
@@ -127,7 +127,7 @@ def test_fullnat_gives_each_connection_a_port_of_its_own(lb: Testbed, version: i
 @versions
 def test_fullnat_knows_no_connection_without_its_beginning(lb: Testbed, version: int) -> None:
     configure(lb, version, Mode.FULLNAT, 1)
-    assert send(lb, client(version, 3000)) == "drop_no_connection"
+    assert send(lb, client(version, 3000)) == "answer_reset"
     assert answer(lb, Endpoint(SOURCES[version], 17_000)) == "pass_not_vip"
     for port in (80, 16_383, 16_384 + POOL, 40_000):
         assert answer(lb, Endpoint(SOURCES[version], port)) == "pass_not_vip", "a port of the gateway itself"
@@ -171,7 +171,7 @@ def test_a_port_is_free_again(lb: Testbed, version: int, how: str) -> None:
         age(lb, 61)
     else:
         age(lb, 300)
-    assert send(lb, client(version, 4000)) == "drop_no_connection"
+    assert send(lb, client(version, 4000)) == "answer_reset"
     assert answer(lb, source) == "pass_not_vip"
 
 
@@ -276,3 +276,17 @@ def test_connections_outlive_the_coming_of_a_second_vip(lb: Testbed, version: in
     assert answer(lb, new) == (Endpoint(VIPS[version][1], 80), new)
     configure(lb, version, Mode.NAT, 1)
     assert all(answer(lb, who) == (Endpoint(VIPS[version][0], 80), who) for who in old)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_fullnat_resets_what_it_does_not_know(lb: Testbed, version: int) -> None:
+    """As the server would, so that a client whose backend went connects again at once; a reset is not answered."""
+    configure(lb, version, Mode.FULLNAT, 1)
+    who, vip = client(version, 3100), Endpoint(VIPS[version][0], 80)
+    answer = Ether(run(lb, tcp_frame(who, vip, ACK)).packet)
+    assert (answer.payload.src, answer.payload.dst) == (str(vip.address), str(who.address))
+    assert (answer[TCP].sport, answer[TCP].dport, answer[TCP].flags) == (80, 3100, "R")
+    whole = bytes(answer)
+    del answer[TCP].chksum
+    assert bytes(answer) == whole, "the checksum is right"
+    assert run(lb, tcp_frame(who, vip, RST)).reasons == {"drop_no_connection": 1}

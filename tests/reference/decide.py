@@ -82,12 +82,21 @@ class Reference:
     def _refused(self, packet: Packet, ingress: int) -> Outcome | str:
         """What a client is told whose packet no backend takes."""
         told: bytes | None = None
-        if packet.kind is Kind.PLAIN and answer.is_host(packet.source):
-            if packet.protocol == Protocol.TCP:
-                told = answer.reset(packet)
-            elif packet.transport == packet.ip + (40 if packet.v6 else 20) and self.world.may_answer():
-                told = answer.unreachable(packet)
+        if packet.protocol == Protocol.TCP:
+            told = self._reset(packet)
+        elif (
+            packet.kind is Kind.PLAIN
+            and answer.is_host(packet.source)
+            and packet.transport == packet.ip + (40 if packet.v6 else 20)
+            and self.world.may_answer()
+        ):
+            told = answer.unreachable(packet)
         return ended("answer_refused", told, ingress) if told is not None else "drop_no_backend"
+
+    def _reset(self, packet: Packet) -> bytes | None:
+        """The end of a connection, if its segment may be answered."""
+        may_be = packet.kind is Kind.PLAIN and answer.is_host(packet.source)
+        return answer.reset(packet) if may_be else None
 
     def _identify_answer(self, packet: Packet, ingress: int) -> Owner | str:
         target = self._services.answering(packet.source, packet.source_port, packet.protocol)
@@ -155,6 +164,9 @@ class Reference:
         clamp(packet, frame, vip.mss)
         if target.by_connection and packet.kind is not Kind.LATER_FRAGMENT:
             found = self._pools.place(packet, target)
+            if found == "drop_no_connection" and packet.protocol == Protocol.TCP:
+                told = self._reset(packet)
+                return ended("answer_reset", told, ingress) if told is not None else ended(found, packet.frame)
             if isinstance(found, str):
                 return ended(found, packet.frame)
             place = Place(*found)

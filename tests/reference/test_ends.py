@@ -72,7 +72,6 @@ ENDS = [
     ("drop_too_big", s.incoming(back(s.SLOW_CLIENT) / Raw(b"x" * 1361))),
     ("drop_too_big", s.incoming(s.ip("0.1.2.3", "192.0.2.10") / TCP_80 / BIG)),
     ("drop_too_big", s.incoming(VIP / ICMP(type=3) / QUOTE / Raw(b"x" * 1433))),
-    ("drop_no_connection", s.incoming(s.ip(s.CLIENT, "192.0.2.11") / TCP_80)),
     ("drop_no_connection", s.incoming(s.ip("10.2.0.22", s.CLIENT) / TCP(sport=80, dport=4000))),
 ]
 

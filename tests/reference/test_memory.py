@@ -85,7 +85,7 @@ def test_a_place_is_taken_again_when_its_connection_is_over() -> None:
     clock.now += 280  # silent for as long as is allowed: 300 s are 280 ticks
     assert s.run(reference, syn(4000, flags="A")).reason is None
     clock.now += 281
-    assert s.run(reference, syn(4000, flags="A")).reason == "drop_no_connection"
+    assert s.run(reference, syn(4000, flags="A")).reason == "answer_reset"
 
 
 def test_a_port_that_is_used_again_begins_anew() -> None:
