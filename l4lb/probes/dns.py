@@ -80,6 +80,6 @@ async def _by_tcp(target: Target, query: dns.message.Message) -> dns.message.Mes
 
 def _read(wire: bytes) -> dns.message.Message:
     try:
-        return dns.message.from_wire(wire, ignore_trailing=True)
+        return dns.message.from_wire(wire)
     except (dns.exception.DNSException, ValueError) as error:
-        raise Unwell(f"no DNS: {type(error).__name__}") from None
+        raise Unwell(f"bad DNS: {type(error).__name__}") from None

@@ -14,6 +14,7 @@ from l4lb.probes.target import Target, Unwell
 MAX_HEAD = 16_384  # bytes of the status line and the headers
 MAX_BODY = 1 << 20  # bytes that are looked at
 _MAX_INTERIM = 8  # answers 1xx before the one that counts
+_LOOKS_AHEAD = re.compile(r"\$|\\[ZbB]|\(\?!")  # parts of expressions that more of a text can prove wrong
 _USUAL_PORT = {"http": 80, "https": 443}
 
 
@@ -63,10 +64,11 @@ async def _judge(check: Check, wanted: _Wanted, connection: h11.Connection, stre
             body += event.data[: MAX_BODY - len(body)]
             if len(body) < MAX_BODY:
                 continue  # it is looked at when all that came is there, however small the pieces are
-        lacking = _lacking(check, wanted, body)
+        goes_on = event is h11.NEED_DATA
+        lacking = _lacking(check, wanted, body, goes_on)
         if lacking is None:
             return
-        if event is not h11.NEED_DATA:
+        if not goes_on:
             where = "body" if len(body) < MAX_BODY else f"the first {MAX_BODY:,} bytes of the body"
             raise Unwell(f"{where} without {lacking!r}")
         connection.receive_data(await stream.receive())
@@ -85,12 +87,15 @@ async def _response(connection: h11.Connection, stream: Stream) -> h11.Response:
     raise Unwell("no answer but HTTP 1xx")
 
 
-def _lacking(check: Check, wanted: _Wanted, body: bytearray) -> str | None:
-    """What is wanted and not in the body."""
+def _lacking(check: Check, wanted: _Wanted, body: bytearray, goes_on: bool) -> str | None:
+    """What is wanted and not in the body, or in what there is of it while it goes on."""
     if wanted.text not in body:
         return check.get("body")
-    if wanted.regex and not wanted.regex.search(body.decode(errors="replace")):
-        return check.get("regex")
+    regex = wanted.regex
+    if regex is not None:
+        undecided = goes_on and _LOOKS_AHEAD.search(regex.pattern)
+        if undecided or not regex.search(body.decode(errors="replace")):
+            return regex.pattern
     return None
 
 

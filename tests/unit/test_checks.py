@@ -157,6 +157,7 @@ def test_normal_forms_and_defaults(text: str, options: dict[str, str]) -> None:
         ("http:header=B:1,header=A:  2", "http:header=B: 1,header=A: 2"),
         (r"http:regex=\\d+", r"http:regex=\d+"),
         (r"http:body=\\\,", r"http:body=\\\,"),
+        (r"http:regex=b,body=a\\", r"http:body=a\\,regex=b"),
     ],
 )
 def test_equal_checks_are_the_same_one(text: str, normal: str) -> None:

@@ -133,10 +133,11 @@ def test_nonsense() -> None:
     text = "dns:name=a"
     for nonsense in (b"x", b"\xff" * 40, bytes(12) + b"\xc0\x0c"):
         assert probe_datagrams(text, lambda _, said=nonsense: [said], SOON).ok is False  # type: ignore[misc]
-    assert probe_datagrams(text, lambda _: [b"hello"]).reason == "no DNS: ShortHeader"
-    assert probe(f"{text},tcp=yes", saying(b"\x00\x05hello")).reason == "no DNS: ShortHeader"
+    assert probe_datagrams(text, lambda _: [b"hello"]).reason == "bad DNS: ShortHeader"
+    assert probe_datagrams(text, lambda query: [answer(query) + b"x"]).reason == "bad DNS: TrailingJunk"
+    assert probe(f"{text},tcp=yes", saying(b"\x00\x05hello")).reason == "bad DNS: ShortHeader"
     assert probe(f"{text},tcp=yes", saying(b"\xff\xffhello")).reason == "connection closed without an answer"
-    assert probe(f"{text},tcp=yes", saying(b"\x00\x00")).reason == "no DNS: ShortHeader"
+    assert probe(f"{text},tcp=yes", saying(b"\x00\x00")).reason == "bad DNS: ShortHeader"
     assert probe(f"{text},tcp=yes", closing).reason == "connection closed without an answer"
     assert probe(f"{text},tcp=yes", silent, SOON).reason == "no answer within 150 ms"
 
