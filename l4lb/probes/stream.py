@@ -45,7 +45,7 @@ class Stream:
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._feed()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            except ssl.SSLZeroReturnError:
                 raise Unwell("connection closed in the TLS handshake") from None
         await self._flush()
         self._tls = tls
@@ -68,8 +68,6 @@ class Stream:
                 return self._tls.read(_PIECE)
             except ssl.SSLWantReadError:
                 await self._feed()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # many servers do not say that they end
-                return b""
 
     async def _flush(self) -> None:
         if self._outgoing.pending:

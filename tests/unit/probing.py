@@ -75,7 +75,7 @@ def saying(*pieces: bytes, hold: bool = False) -> Handler:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)  # so that each is read alone
         if hold:
             await asyncio.sleep(60)
 
