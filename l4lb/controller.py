@@ -80,6 +80,7 @@ class Controller:
         self._changing = asyncio.Lock()
         self._moved = asyncio.Event()  # health has, and what is forwarded by does not follow yet
         self._changes: list[_Change] = []  # of health, to be told when it does
+        self._unsaved = False  # whether a change of health is not on the disk yet
         self._verdicts: dict[str, Verdict] = {}
         self._events = Log(first=int(time.time() * 1000))
         self._news = asyncio.Condition()  # that there are events
@@ -202,6 +203,7 @@ class Controller:
                     self._changes = [*changes, *self._changes]
                     asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._moved.set)
                     continue
+                self._unsaved = True
                 await self._tell(changes, plan)
 
     async def _movement(self) -> None:
@@ -283,7 +285,8 @@ class Controller:
                 self._dataplane.sweep()
                 if self._dataplane.links_changed():
                     await self._follow_links()
-            if time.monotonic() > saved + _SAVE_SECONDS:
+            if self._unsaved or time.monotonic() > saved + _SAVE_SECONDS:
+                self._unsaved = False
                 saved = time.monotonic()
                 await asyncio.to_thread(self._health.save, self._book)
 

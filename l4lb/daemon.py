@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -24,6 +25,8 @@ from l4lb.state import StateFile
 from l4lb.view import NO_TRANSMIT
 
 log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 1.0  # after an internal error
 
 
 def run(options: RunOptions) -> None:
@@ -47,6 +50,16 @@ def _configuration(state: StateFile, options: RunOptions) -> Config:
         config = replace(config, seed=options.seed)
         state.save(config)
     return config
+
+
+async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Does what is to be done for ever, even after an error of our own."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("internal error; it is tried again")
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _serve(options: RunOptions) -> None:
@@ -91,8 +104,8 @@ async def _serve(options: RunOptions) -> None:
             await addresses.reconcile(own_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
-        for task in (controller.look_after(), controller.follow_health(), controller.listen()):
-            stack.callback(asyncio.create_task(task).cancel)
+        for work in (controller.look_after, controller.follow_health, controller.listen):
+            stack.callback(asyncio.create_task(_kept_going(work)).cancel)
 
         for interface in await dataplane.interfaces():
             if len(links) > 1 and interface.xdp_transmit is False:
