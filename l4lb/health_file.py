@@ -32,7 +32,9 @@ class HealthFile:
         self._path = path
 
     def save(self, book: HealthBook) -> None:
-        """Saves it; the old file stays if that fails."""
+        """Saves it; the old file stays if that fails. Before anything is configured there is no folder for it."""
+        if not self._path.parent.exists():
+            return
         content = {
             "format": FORMAT,
             "version": VERSION,

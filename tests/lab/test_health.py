@@ -18,7 +18,9 @@ from l4lb.lab.traffic import going_on
 from tests.lab.gateway import VIP, Gateway
 
 NAMES = {"b1", "b2", "b3"}
-QUICK = ("--check", "http:path=/", "--interval", "200ms", "--timeout", "150ms", "--rise", "2", "--fall", "2")
+QUICK = ("--check", "http:path=/", "--interval", "200ms", "--timeout", "150ms", "--rise", "2", "--fall", "2",
+    "--fast-interval", "0",
+)  # fmt: skip
 
 
 def nginx_of(server: Server) -> list[int]:
@@ -141,7 +143,6 @@ def test_a_server_that_fails_is_left_out_and_comes_back(
         assert view["why"] == f"{reason} ×2"  # noqa: RUF001
         results = [result["ok"] for result in view["checks"][0]["results"]]
         assert results[:2] == [False, False]
-        assert results[-1], "it was well before"
         assert set(web.http(30).answers) == {"b2", "b3"}
     web.until(lambda: states(web)["b1"] == "up")
     assert set(web.http(60).answers) == NAMES
@@ -207,7 +208,7 @@ def test_connections_tell_of_a_fault_before_the_next_check_does(
                 time.sleep(0.5)
             assert event["what"] == "down"
             assert "suspected: " in event["why"]
-            assert event["time"] - began < 0.6
+            assert event["time"] - began < 2, "and the next check would have come after 30 s"
         assert len(outcome.failures) < 200
     finally:
         web.daemon.cli("vip", "set", "web", "--no-passive", *QUICK)
