@@ -19,7 +19,9 @@ from l4lb.state import StateError, StateFile
 from tests.unit.strategies import configs
 
 CONFIG = apply_change(Config(seed=5), "vip.add", {"name": "web", "address": "192.0.2.10:80", "protocol": "tcp"})
-CONFIG = apply_change(CONFIG, "backend.add", {"vip": "web", "address": "10.0.0.1:8080", "weight": 3})
+CONFIG = apply_change(CONFIG, "vip.set", {"name": "web", "checks": ["http:path=/health"], "interval": 0.5})
+CONFIG = apply_change(CONFIG, "backend.add", {"vip": "web", "address": "10.0.0.1:8080", "weight": 3, "timeout": 0.2})
+CONFIG = apply_change(CONFIG, "backend.drain", {"vip": "web", "address": "10.0.0.1:8080"})
 
 
 # As the version before modes, families and port ranges saved it.
@@ -64,11 +66,34 @@ def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
         ({"backends": [{"address": "10.0.0.1", "weight": 1}]}, "has another port than the VIP"),
         ({"backends": 5}, "its content is not as it should be"),
         ({"colour": "red", "age": 5}, r"VIP web has settings that this l4lb does not know \(age, colour\)"),
+        ({"checks": ["tpc"]}, "check kind 'tpc' is not known"),
+        ({"rise": 0}, "VIP web: rise 0 is not between 1 and 255"),
+        ({"panic_share": 101}, "VIP web: panic share 101 % is not between"),
+        ({"slow_start": True}, "slow_start is missing or no number"),
     ],
 )
 def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(StateError, match=says):
         state.decode(saved({**OLD, "vips": [{**OLD["vips"][0], **change}]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"colour": "red", "age": 5}, r"backend 10.0.0.1:80 has settings that this l4lb does not know \(age, colour\)"),
+        ({"mode": "dsr"}, r"does not know \(mode\)"),
+        ({"overrides": []}, r"does not know \(overrides\)"),
+        ({"admin": "resting"}, "admin 'resting' is not known: use none or drain or disabled"),
+        ({"priority": 16}, "priority 16 is not between 0 and 15"),
+        ({"timeout": 601}, "backend 10.0.0.1:80 of VIP web: timeout 601 s is not between"),
+        ({"degrade": "no"}, "degrade is neither true nor false"),
+    ],
+)
+def test_a_file_with_a_wrong_setting_of_a_backend_is_refused(change: dict[str, object], says: str) -> None:
+    (vip,) = OLD["vips"]
+    (backend,) = vip["backends"]
+    with pytest.raises(StateError, match=says):
+        state.decode(saved({**OLD, "vips": [{**vip, "backends": [{**backend, **change}]}]}))
 
 
 @given(configs)
