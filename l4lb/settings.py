@@ -1,6 +1,6 @@
 """The settings of VIPs and backends as plain values, as wire and state file carry them: texts, numbers, lists."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -116,8 +116,9 @@ def parse_network(text: str) -> IPNetwork:
 
 def _seconds(values: Mapping[str, object], name: str) -> float:
     found = values.get(name)
-    if not isinstance(found, int | float) or isinstance(found, bool) or not math.isfinite(found):
-        raise UsageError(f"{name} is missing or no number", f"give {name}")
+    # math.isfinite would raise OverflowError for a whole number that no float can hold.
+    if not isinstance(found, int | float) or isinstance(found, bool) or not abs(found) <= sys.float_info.max:
+        raise UsageError(f"{name} is missing or no finite number", f"give {name}")
     return float(found)
 
 

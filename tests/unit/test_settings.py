@@ -117,10 +117,11 @@ REFUSED: list[tuple[str, object, str]] = [
     ("none_left", True, "none_left is missing or no text"),
 ]
 REFUSED_OF_BOTH: list[tuple[str, object, str]] = [
-    ("interval", "2s", "interval is missing or no number"),
-    ("interval", True, "interval is missing or no number"),
-    ("timeout", math.nan, "timeout is missing or no number"),
-    ("jitter", math.inf, "jitter is missing or no number"),
+    ("interval", "2s", "interval is missing or no finite number"),
+    ("interval", True, "interval is missing or no finite number"),
+    ("timeout", math.nan, "timeout is missing or no finite number"),
+    ("slow_start", 10**400, "slow_start is missing or no finite number"),
+    ("jitter", -math.inf, "jitter is missing or no finite number"),
     ("rise", 2.0, "rise is missing or no whole number"),
     ("fall", True, "fall is missing or no whole number"),
     ("degrade", "yes", "degrade is neither true nor false"),

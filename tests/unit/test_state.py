@@ -69,7 +69,8 @@ def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
         ({"checks": ["tpc"]}, "check kind 'tpc' is not known"),
         ({"rise": 0}, "VIP web: rise 0 is not between 1 and 255"),
         ({"panic_share": 101}, "VIP web: panic share 101 % is not between"),
-        ({"slow_start": True}, "slow_start is missing or no number"),
+        ({"interval": 10**400}, "interval is missing or no finite number"),
+        ({"slow_start": True}, "slow_start is missing or no finite number"),
     ],
 )
 def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says: str) -> None:
