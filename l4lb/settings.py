@@ -12,6 +12,8 @@ from l4lb.health.check import Check
 from l4lb.health.rules import NoneLeft, Panic, State
 from l4lb.model import Admin, Backend, IPNetwork, Mode, Scheduler, Via, Vip
 
+_MOST_ITEMS = 64  # of a list from outside
+
 _Value = TypeVar("_Value", str, int, list[object])
 
 
@@ -96,8 +98,16 @@ def _choice(kind: type[StrEnum]) -> Callable[[Mapping[str, object], str], StrEnu
     return parse
 
 
+def _items(values: Mapping[str, object], name: str) -> list[object]:
+    """A list that is short enough to look at each item; the rules allow fewer yet."""
+    items = value(values, name, list)
+    if len(items) > _MOST_ITEMS:
+        raise UsageError(f"{name} are {len(items):,}, and more than {_MOST_ITEMS} are never possible", "give fewer")
+    return items
+
+
 def _networks(values: Mapping[str, object], name: str) -> tuple[IPNetwork, ...]:
-    return tuple(parse_network(str(text)) for text in value(values, name, list))
+    return tuple(parse_network(str(text)) for text in _items(values, name))
 
 
 def parse_network(text: str) -> IPNetwork:
@@ -130,7 +140,7 @@ def _switch(values: Mapping[str, object], name: str) -> bool:
 
 
 def _checks(values: Mapping[str, object], name: str) -> tuple[Check, ...]:
-    return tuple(Check.parse(text if isinstance(text, str) else "") for text in value(values, name, list))
+    return tuple(Check.parse(str(text)) for text in _items(values, name))
 
 
 _Parser = Callable[[Mapping[str, object], str], object]
