@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from l4lb.errors import L4lbError
 from l4lb.lab.bars import bars
 from l4lb.lab.daemon import Daemon
+from l4lb.lab.faults import frozen
 from l4lb.lab.namespace import Namespace
 from l4lb.lab.prediction import unexplained
 from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
@@ -90,6 +91,7 @@ class Demo:
         self.ask()
         self.measure()
         self.change()
+        self.freeze()
         self.kill()
         self.terminal.heading("What the gateway has counted")
         self.terminal.command("gateway", "l4lb", "status")
@@ -135,6 +137,33 @@ class Demo:
             self.l4lb("backend", "add", "web", second)
         surprises = unexplained(outcome, before, second, CLIENT_ADDRESS, 80)
         self.terminal.outcome(outcome, time.monotonic() - began, len(outcome.failures) - len(surprises))
+
+    def freeze(self) -> None:
+        """A server stops to answer, and is found out by the connections of its clients."""
+        self.terminal.heading("A server freezes while requests go on, and thaws")
+        self.l4lb(
+            *[
+                "vip",
+                "set",
+                "web",
+                "--check",
+                "http:path=/",
+                "--passive",
+                "--interval",
+                "10s",
+                "--fast-interval",
+                "200ms",
+                "--timeout",
+                "300ms",
+            ]
+        )
+        with going_on(self.lab.client, "http", VIP, 80, REQUESTS, seconds=4) as outcome:
+            time.sleep(1)
+            with frozen(self.lab, self.lab.servers[1]):
+                time.sleep(1.5)
+        self.terminal.outcome(outcome, 4)
+        self.terminal.command("gateway", "l4lb", "events")
+        self.daemon.show("events")
 
     def kill(self) -> None:
         """The daemon dies; forwarding does not."""

@@ -1,19 +1,15 @@
 """Health in the lab: real servers that are frozen, killed and cut off, seen down and up again, while requests go on."""
 
 import json
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from l4lb.lab.connections import connections
-from l4lb.lab.servers import start_nginx
+from l4lb.lab.faults import blackholed, frozen, killed, slow
 from l4lb.lab.topology import Lab, Server
 from l4lb.lab.traffic import going_on
 from tests.lab.gateway import VIP, Gateway
@@ -22,70 +18,6 @@ NAMES = {"b1", "b2", "b3"}
 QUICK = ("--check", "http:path=/", "--interval", "200ms", "--timeout", "150ms", "--rise", "2", "--fall", "2",
     "--fast-interval", "0",
 )  # fmt: skip
-
-
-def nginx_of(server: Server) -> list[int]:
-    """Its processes."""
-    return [pid for pid in server.namespace.processes() if "nginx" in Path(f"/proc/{pid}/comm").read_text()]
-
-
-@contextmanager
-def frozen(_: Lab, server: Server) -> Iterator[None]:
-    """An nginx that is there, and does nothing."""
-    stopped = nginx_of(server)
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def slow(_: Lab, server: Server) -> Iterator[None]:
-    """An nginx that is held up for most of the time."""
-    pids, over = nginx_of(server), threading.Event()
-
-    def hold() -> None:
-        while not over.wait(0.01):
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.03)
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
-def blackholed(_: Lab, server: Server) -> Iterator[None]:
-    """A host whose firewall drops what comes in for the service."""
-    server.namespace.run(
-        "sh", "-c", "nft 'add table inet cut; add chain inet cut in { type filter hook input priority 0; };"
-        " add rule inet cut in tcp dport 8080 drop'",
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        server.namespace.run("nft", "delete", "table", "inet", "cut")
-
-
-@contextmanager
-def killed(lab: Lab, server: Server) -> Iterator[None]:
-    """No nginx at all; a new one afterwards."""
-    for pid in nginx_of(server):
-        os.kill(pid, signal.SIGKILL)
-    try:
-        yield
-    finally:
-        start_nginx(lab, server)
 
 
 @pytest.fixture(scope="module")
