@@ -67,9 +67,10 @@ class Terminal:
         how = ", ".join(f"{count} {how}" for how, count in Counter(how for _, how in outcome.failures).items())
         self.show(f"    {outcome.total:,} requests in {seconds:.1f} s, {len(outcome.failures)} failed ({how})", _RED)
         if moved:
-            self.show(f"    {moved} of these were at the server that was taken out", _YELLOW)
+            self.show(f"    {moved} of these were at the server that went", _YELLOW)
 
 
+_QUICKLY = ("--fast-interval", "200ms", "--timeout", "300ms")
 _BOLD, _RED, _GREEN, _YELLOW, _CYAN = "1", "31", "32", "33", "36"
 _PLAIN = str.maketrans("─├└┬█▏▎▍▌▋▊▉", "-+++#       ")
 
@@ -141,27 +142,12 @@ class Demo:
     def freeze(self) -> None:
         """A server stops to answer, and is found out by the connections of its clients."""
         self.terminal.heading("A server freezes while requests go on, and thaws")
-        self.l4lb(
-            *[
-                "vip",
-                "set",
-                "web",
-                "--check",
-                "http:path=/",
-                "--passive",
-                "--interval",
-                "10s",
-                "--fast-interval",
-                "200ms",
-                "--timeout",
-                "300ms",
-            ]
-        )
+        self.l4lb("vip", "set", "web", "--check", "http:path=/", "--passive", "--interval", "10s", *_QUICKLY)
         with going_on(self.lab.client, "http", VIP, 80, REQUESTS, seconds=4) as outcome:
             time.sleep(1)
             with frozen(self.lab, self.lab.servers[1]):
                 time.sleep(1.5)
-        self.terminal.outcome(outcome, 4)
+        self.terminal.outcome(outcome, 4, len(outcome.failures))
         self.terminal.command("gateway", "l4lb", "events")
         self.daemon.show("events")
 
