@@ -51,6 +51,8 @@ class Live:
     """What changes by itself.
 
     Attributes:
+        health: by VIP name and backend, as :func:`l4lb.health.report.in_short` has it.
+        verdicts: by VIP name, whether it can take flows, and why not.
         traffic: by VIP name and backend.
         retired: by VIP name, what backends carried that are gone.
         next_hops: for a reader, by VIP name and backend.
@@ -58,12 +60,12 @@ class Live:
         settling: VIPs of which flows may still be at other backends than their slots'.
         flows: what happened to records of flows.
         reasons: packets by the names of their fates.
-        health: by VIP name and backend, as :func:`l4lb.health.report.in_short` has it.
-        verdicts: by VIP name, whether it can take flows, and why not.
     """
 
     version: str
     uptime_seconds: float
+    health: Mapping[tuple[str, Endpoint], View]
+    verdicts: Mapping[str, View]
     interfaces: tuple[Interface, ...] = ()
     traffic: Mapping[tuple[str, Endpoint], Traffic] = field(default_factory=dict)
     retired: Mapping[str, Traffic] = field(default_factory=dict)
@@ -72,8 +74,6 @@ class Live:
     settling: frozenset[str] = frozenset()
     flows: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
-    health: Mapping[tuple[str, Endpoint], View] = field(default_factory=dict)
-    verdicts: Mapping[str, View] = field(default_factory=dict)
 
 
 def status_view(config: Config, live: Live) -> View:
@@ -115,7 +115,7 @@ def _vip_view(vip: Vip, live: Live) -> View:
         "protocol": vip.protocol.label,
         **settings.plain(vip),
         "settling": vip.name in live.settling,
-        **live.verdicts.get(vip.name, {}),
+        **live.verdicts[vip.name],
         **total.view(),
         "backends": _backend_views(vip, live),
     }
@@ -127,7 +127,7 @@ def _backend_views(vip: Vip, live: Live) -> list[View]:
             "address": str(backend.endpoint.address),
             "port": backend.endpoint.port or None,  # None: the one that the client chose
             **settings.plain_backend(backend),
-            **live.health.get(key, {"state": "unknown"}),
+            **live.health[key],
             "next_hop": live.next_hops.get(key, "unresolved"),
             **({"open_connections": live.open_connections[key]} if key in live.open_connections else {}),
             **live.traffic.get(key, Traffic()).view(),

@@ -156,7 +156,7 @@ def status(view: dict[str, Any]) -> None:
         head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {how}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}{', settling' * vip['settling']}"
         click.echo(f"\n{head}  {figures}")
-        if vip.get("verdict", "ok") != "ok":
+        if vip["verdict"] != "ok":
             click.echo(_style(f"  {vip['verdict'].upper()}: {vip['verdict_why']}", fg="red", bold=True))
         backends(vip["backends"], indent=2)
     if not view["vips"]:
@@ -195,7 +195,8 @@ def _chosen(vip: dict[str, Any]) -> list[str]:
     if vip["idle_timeout"] != Protocol.parse(vip["protocol"]).idle_timeout:
         found.append(f"idle after {duration(vip['idle_timeout'])}")
     if vip["checks"]:
-        found.append(f"checked by {' and '.join(vip['checks'])} every {format_duration(vip['interval'])}")
+        way = " by way of the dataplane" if vip["via"] == Via.DATAPLANE else ""
+        found.append(f"checked by {' and '.join(vip['checks'])} every {format_duration(vip['interval'])}{way}")
     if vip["passive"]:
         found.append("handshakes watched")
     if vip["panic_share"]:
@@ -206,13 +207,14 @@ def _chosen(vip: dict[str, Any]) -> list[str]:
 
 
 def _backends(vip: dict[str, Any]) -> str:
-    number = sum(backend["weight"] > 0 for backend in vip["backends"])
+    """How many take new flows."""
+    number = sum(backend["effective_weight"] > 0 for backend in vip["backends"])
     return f"{number} of {len(vip['backends'])}" if number else _style("none", fg="red")
 
 
 def _weight(backend: dict[str, Any]) -> str:
     """As configured, and what share of it counts, if not all."""
-    share = backend.get("weight_share", 1.0)
+    share = backend["weight_share"]
     return str(backend["weight"]) + (f" ({100 * share:.0f}%)" if share not in (0.0, 1.0) else "")
 
 
@@ -224,9 +226,9 @@ def _state(text: str) -> str:
 
 
 def _remark(backend: dict[str, Any]) -> str:
-    """Why a backend is not simply up, in a few words."""
-    reason: str = backend.get("reason", "")
-    return "" if reason in ("up", "unknown", backend["state"]) else reason
+    """Why a backend is not simply up, in a few words, where the other columns do not tell it."""
+    reason: str = backend["reason"]
+    return "" if reason in ("up", "unknown", "weight 0", backend["state"]) else reason
 
 
 def moment(seconds: float) -> str:

@@ -130,6 +130,8 @@ def _checks(texts: tuple[str, ...]) -> list[str]:
     """As given, checked; "none" alone stands for no checks."""
     if texts == ("none",):
         return []
+    if "none" in texts:
+        raise click.UsageError("--check none ends all checks: leave it out, or the other checks")
     return [str(Check.parse(text)) for text in texts]
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,16 @@ import msgpack
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
+from hypothesis import strategies as st
 
-from l4lb import wire
+from l4lb import settings, wire
 from l4lb.balance.explain import Why
 from l4lb.changes import CHANGES, apply_change, parse_question
 from l4lb.cli import cli, common, explain, render
-from l4lb.model import Config, Endpoint, Mode
+from l4lb.model import Admin, Config, Endpoint, Mode
 from l4lb.options import RunOptions
 from l4lb.view import Interface, Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
-from tests.unit.serving import serving
+from tests.unit.serving import live_health, serving
 from tests.unit.strategies import configs
 
 L4LB = Path(sys.executable).with_name("l4lb")
@@ -54,6 +56,7 @@ class FakeDaemon:
             open_connections={("chosen", Endpoint.parse("[2001:db8:2::1]", 0)): 5_000},
             settling=frozenset({"chosen"}),
             reasons={"pass_not_vip": 7, "drop_no_backend": 0},
+            **live_health(self.config),
         )
         if operation == "vip.list":
             return vip_list_view(self.config, live)
@@ -87,18 +90,25 @@ def test_status_json_has_the_documented_keys(socket: Path) -> None:
     done = l4lb(socket, "status", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     backend = {
-        "address": "10.0.0.1", "port": 8080, "weight": 1, "state": "unknown", "next_hop": "02:00:00:00:00:01 on eth0",
+        "address": "10.0.0.1", "port": 8080, "weight": 1, "priority": 0, "admin": "none",
+        "state": "unknown", "reason": "unknown", "since": 1_700_000_000.0, "stale": False,
+        "effective_weight": 1, "weight_share": 1.0, "next_hop": "02:00:00:00:00:01 on eth0",
         "packets": 1234, "bytes": 5_000_000, "packets_back": 10, "bytes_back": 2_500_000_000,
     }  # fmt: skip
     idle = {
-        "address": "10.0.0.2", "port": 80, "weight": 0, "state": "unknown", "next_hop": "unresolved",
+        "address": "10.0.0.2", "port": 80, "weight": 0, "priority": 0, "admin": "none",
+        "state": "unknown", "reason": "weight 0", "since": 1_700_000_000.0, "stale": False,
+        "effective_weight": 0, "weight_share": 0.0, "next_hop": "unresolved",
         "packets": 0, "bytes": 0, "packets_back": 0, "bytes_back": 0,
     }  # fmt: skip
     vip = {
         "name": "web", "address": "192.0.2.10", "port": 80, "protocol": "tcp", "mode": "nat", "scheduler": "maglev",
         "idle_timeout": 300, "sources": [], "gue_port": 6080, "mss": 0, "client_prefix": 0, "pool": 4096,
-        "none_left": "drop",
-        "settling": False,
+        "checks": [], "via": "direct", "passive": False,
+        "interval": 2.0, "timeout": 1.0, "rise": 2, "fall": 3, "fast_interval": 0.0, "jitter": 0.1,
+        "initial": "unknown", "slow_start": 0.0, "degrade": False, "floor": 25, "stale_after": 0.0, "check_port": 0,
+        "panic_share": 0, "panic": "spread", "tier_share": 140, "none_left": "drop",
+        "verdict": "ok", "verdict_why": "", "settling": False,
         "packets": 1235, "bytes": 5_000_001, "packets_back": 11, "bytes_back": 2_500_000_001,
         "backends": [backend, idle],
     }  # fmt: skip
@@ -226,40 +236,61 @@ def test_each_why_is_put_into_words(why: Why) -> None:
     assert done.output.startswith(f"VIP web: {'no backend' if why == 'no_backend' else 'one of its backends'} ({why}: ")
 
 
-@given(configs)
-def test_every_configuration_can_be_typed(config: Config) -> None:
-    """Each setting has an option, and what the daemon gets by it is what was meant."""
-    typed = Config(seed=config.seed)
+def words_of(settings_: Mapping[str, object]) -> list[str]:
+    """The options that say them."""
+    words: list[str] = []
+    for name, value in settings_.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list):
+            words += [f"--{option.removesuffix('s')}={each}" for each in value]
+        else:
+            words.append(f"--{option}={value}")
+    return words
+
+
+def typed(lines: list[list[str]]) -> Config:
+    """What a daemon has after these commands."""
+    config = Config()
 
     def call(operation: str, **arguments: object) -> None:
-        nonlocal typed
+        nonlocal config
         received = wire.open_request(msgpack.unpackb(wire.encode_request(operation, arguments)[4:]))
-        typed = apply_change(typed, *received)
+        config = apply_change(config, *received)
 
-    lines: list[list[str]] = []
-    for vip in config.vips:
-        options = {
-            "mode": vip.mode, "scheduler": vip.scheduler, "idle-timeout": vip.idle_timeout, "gue-port": vip.gue_port,
-            "mss": vip.mss, "client-prefix": vip.client_prefix, "pool": vip.pool,
-            "none-left": vip.none_left,
-        }  # fmt: skip
-        words = [f"--{name}={value}" for name, value in options.items()]
-        words += [f"--source={source}" for source in vip.sources]
-        lines.append(["vip", "add", vip.name, str(vip), *words])
-        lines += [
-            ["backend", "add", vip.name, str(backend.endpoint), f"--weight={backend.weight}"]
-            for backend in vip.backends
-        ]
     with patch.object(common, "call", call):
         for line in lines:
             CliRunner().invoke(cli, line, catch_exceptions=False, standalone_mode=False)
-    assert typed == config
+    return config
+
+
+VERBS = {Admin.NONE: "resume", Admin.DRAIN: "drain", Admin.DISABLED: "disable"}
+
+
+@given(configs, st.booleans())
+def test_every_configuration_can_be_typed(config: Config, at_once: bool) -> None:
+    """Each setting has an option, of adding and of changing, and what the daemon gets by it is what was meant."""
+    lines: list[list[str]] = []
+    for vip in config.vips:
+        words = words_of(settings.plain(vip))
+        adding = ["vip", "add", vip.name, str(vip)]
+        lines += [[*adding, *words]] if at_once else [adding, ["vip", "set", vip.name, *words]]
+        for backend in vip.backends:
+            which = [vip.name, str(backend.endpoint)]
+            own = settings.plain_backend(replace(backend, admin=Admin.NONE))
+            words = words_of({name: value for name, value in own.items() if name != "admin"})
+            adding = ["backend", "add", *which]
+            lines += [[*adding, *words]] if at_once else [adding, ["backend", "set", *which, *words]]
+            lines.append(["backend", VERBS[backend.admin], *which])
+    assert replace(typed(lines), seed=config.seed) == config
 
 
 @given(configs)
 def test_every_configuration_can_be_shown(config: Config) -> None:
     """From the JSON that the daemon sends, with every VIP and backend as it would be typed."""
-    view: Any = json.loads(json.dumps(status_view(config, Live("0.0", 1.0, (Interface("eth0", "native"),)))))
+    live = Live("0.0", 1.0, **live_health(config), interfaces=(Interface("eth0", "native"),))
+    view: Any = json.loads(json.dumps(status_view(config, live)))
     shown: list[str] = []
     with patch.object(render.click, "echo", lambda text="", **_: shown.append(text)):
         render.status(view)
@@ -315,7 +346,7 @@ BAD = [
     ("backend add web 192.0.2.10", 2, "has the address of its VIP web"),
     ("backend add web 10.0.0.1:8080", 2, "exists already"),
     ("backend add nope 10.0.0.1", 1, "there is no VIP 'nope'"),
-    ("backend set web 10.0.0.1:8080", 2, "Missing option '--weight'"),
+    ("backend set web 10.0.0.1:8080", 2, "nothing to set: give --weight or another option"),
     ("backend list nope", 1, "there is no VIP 'nope'"),
     ("explain tcp 10.1.0.2 192.0.2.10:80", 2, "address '10.1.0.2' has no port"),
     ("explain tcp 2001:db8::1:4000 192.0.2.10:80", 2, "put an IPv6 address in brackets"),
