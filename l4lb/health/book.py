@@ -4,7 +4,7 @@ A backend is one of a VIP: the same server behind two VIPs is looked at twice, a
 other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from l4lb.health.advice import EIGHTHS
@@ -30,6 +30,16 @@ class Entry:
     health: Health
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What follows of a VIP's health, until a moment; None: until something happens."""
+
+    vip: Vip
+    picture: Picture
+    served: Vip
+    until: float | None
+
+
 class HealthBook:
     """Holds what changes by itself; everything else is asked for with the configuration that it is about.
 
@@ -40,6 +50,7 @@ class HealthBook:
         self._entries = dict(entries or {})
         self._scores: dict[str, dict[Endpoint, Score]] = {}  # by VIP, of those that degrade
         self._scored: dict[str, float] = {}  # when
+        self._seen: dict[str, _Seen] = {}  # by VIP, what does not change until its health does
 
     @property
     def entries(self) -> Mapping[Key, Entry]:
@@ -54,6 +65,7 @@ class HealthBook:
             for backend in vip.backends
         }
         names = {vip.name for vip in config.vips}
+        self._seen = {vip.name: self._seen[vip.name] for vip in config.vips if vip.name in self._seen}
         self._scores = {name: scores for name, scores in self._scores.items() if name in names}
         self._scored = {name: when for name, when in self._scored.items() if name in names}
 
@@ -74,6 +86,8 @@ class HealthBook:
         entry = self._entries[key]
         health, transition = observe(entry.health, index, result, vip.rules_for(backend), now)
         self._entries[key] = replace(entry, health=health)
+        if transition is not None or health.suspicion is not entry.health.suspicion:
+            self._seen.pop(vip.name, None)
         return transition
 
     def suspect(self, vip: Vip, backend: Backend, reason: str, now: float) -> bool:
@@ -82,6 +96,7 @@ class HealthBook:
         entry = self._entries[key]
         health = suspect(entry.health, reason, now)
         self._entries[key] = replace(entry, health=health)
+        self._seen.pop(vip.name, None)
         return health.suspicion is not None and entry.health.suspicion is None
 
     def compare(
@@ -109,6 +124,7 @@ class HealthBook:
         }
         after = step(before, observations, replace(vip.health, degrade=True), now)
         self._scored[vip.name], self._scores[vip.name] = now, after
+        self._seen.pop(vip.name, None)
         return [
             (backend, f"weight {new.eighths}/8", new.why)
             for backend in vip.backends
@@ -122,11 +138,11 @@ class HealthBook:
 
     def picture(self, vip: Vip, now: float) -> Picture:
         """What a VIP's backends get, in their order."""
-        return picture(self._members(vip, now), vip.spread, now)
+        return self._look(vip, now).picture
 
     def next_change(self, config: Config, now: float) -> float | None:
         """When a weight moves next that grows with time."""
-        moments = (next_change(self._members(vip, now), now) for vip in config.vips)
+        moments = (self._look(vip, now).until for vip in config.vips)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _members(self, vip: Vip, now: float) -> list[Member]:
@@ -151,9 +167,20 @@ class HealthBook:
         One that is released is left out as if it were removed, so flows that it had find others at once, and records
         that lead to it count no more, even after it has come back.
         """
-        return replace(config, vips=tuple(replace(vip, backends=tuple(self._served(vip, now))) for vip in config.vips))
+        return replace(config, vips=tuple(self._look(vip, now).served for vip in config.vips))
 
-    def _served(self, vip: Vip, now: float) -> Iterator[Backend]:
-        for backend, effective in zip(vip.backends, self.picture(vip, now).backends, strict=True):
-            if effective.usable:
-                yield replace(backend, weight=effective.weight)
+    def _look(self, vip: Vip, now: float) -> "_Seen":
+        """What follows of a VIP's health; as it was seen before, if nothing has changed since."""
+        seen = self._seen.get(vip.name)
+        if seen is not None and seen.vip is vip and (seen.until is None or now < seen.until):
+            return seen
+        members = self._members(vip, now)
+        found = picture(members, vip.spread, now)
+        backends = (
+            replace(backend, weight=effective.weight)
+            for backend, effective in zip(vip.backends, found.backends, strict=True)
+            if effective.usable
+        )
+        seen = _Seen(vip, found, replace(vip, backends=tuple(backends)), next_change(members, now))
+        self._seen[vip.name] = seen
+        return seen
