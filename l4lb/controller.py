@@ -27,6 +27,7 @@ from l4lb.model import Admin, Backend, Config, Endpoint, IPAddress, Mode, Vip
 from l4lb.options import RunOptions
 from l4lb.plan.planner import Plan
 from l4lb.plan.records import VipRecord
+from l4lb.settings import value
 from l4lb.state import StateFile
 from l4lb.view import Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
 from l4lb.watching import Watching
@@ -95,14 +96,8 @@ class Controller:
         if op in CHANGES:
             await self._change(op, args)
             return None
-        if op == "status":
-            return status_view(self._config, await self._live())
-        if op == "vip.list":
-            return vip_list_view(self._config, await self._live())
-        if op == "backend.list":
-            return backend_list_view(self._config, await self._live(), str(args.get("vip")))
-        if op == "backend.show":
-            return await self._show(args)
+        if op in ("status", "vip.list", "backend.list", "backend.show"):
+            return self._show(op, args, await self._live())
         if op == "events":
             return await self._tell_events(args)
         if op == "explain":
@@ -380,11 +375,17 @@ class Controller:
             for backend, effective in zip(vip.backends, pictures[vip.name].backends, strict=True)
         }
 
-    async def _show(self, args: Mapping[str, object]) -> object:
+    def _show(self, op: str, args: Mapping[str, object], live: Live) -> object:
+        """What reading requests show; nothing has been awaited since `live` was, or it would be of something else."""
+        if op == "status":
+            return status_view(self._config, live)
+        if op == "vip.list":
+            return vip_list_view(self._config, live)
+        if op == "backend.list":
+            return backend_list_view(self._config, live, value(args, "vip", str))
         vip, endpoint = vip_and_endpoint(self._config, args)
-        backend = find_backend(vip, endpoint)
-        clocks = _clocks()
-        listed = backend_list_view(self._config, await self._live(), vip.name)[vip.backends.index(backend)]
+        backend, clocks = find_backend(vip, endpoint), _clocks()
+        listed = backend_list_view(self._config, live, vip.name)[vip.backends.index(backend)]
         health = self._book.health(vip, backend, clocks.monotonic)
         heard = self._dataplane.handshakes().get((VipRecord(vip.service), endpoint))
         handshakes = {"handshakes": heard.plain()} if heard is not None else {}
