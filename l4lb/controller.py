@@ -27,7 +27,7 @@ from l4lb.model import Admin, Backend, Config, Endpoint, IPAddress, Mode, Vip
 from l4lb.options import RunOptions
 from l4lb.plan.planner import Plan
 from l4lb.plan.records import VipRecord
-from l4lb.settings import value
+from l4lb.settings import seconds, value
 from l4lb.state import StateFile
 from l4lb.view import Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
 from l4lb.watching import Watching
@@ -240,15 +240,14 @@ class Controller:
 
     async def _tell_events(self, args: Mapping[str, object]) -> object:
         """The events from a number on; with `wait`, as soon as there is one, or after so many seconds."""
-        since, wait = args.get("since", 0), args.get("wait", 0)
-        if not isinstance(since, int) or not isinstance(wait, int | float):
-            raise UsageError("since and wait are numbers", "use l4lb events")
+        given = {"since": 0, "wait": 0, **args}
+        since, wait = value(given, "since", int), seconds(given, "wait")
         if wait > 0 and self._followers >= _MOST_FOLLOWERS:
             raise L4lbError(f"{_MOST_FOLLOWERS} clients follow the events already", "ask without --follow")
         self._followers += 1
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(float(wait), _LONGEST_WAIT)), self._news:
+                async with asyncio.timeout(min(wait, _LONGEST_WAIT)), self._news:
                     await self._news.wait_for(lambda: self._events.has(since))
         finally:
             self._followers -= 1

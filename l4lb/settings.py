@@ -124,7 +124,12 @@ def parse_network(text: str) -> IPNetwork:
         raise UsageError(f"{text!r} is no network ({error})", "write it as in 192.0.2.0/28 or fd00::100/120") from None
 
 
-def _seconds(values: Mapping[str, object], name: str) -> float:
+def seconds(values: Mapping[str, object], name: str) -> float:
+    """One number that need not be whole, as most are of seconds.
+
+    Raises:
+        UsageError: it is missing, of another type or not finite.
+    """
     found = values.get(name)
     # math.isfinite would raise OverflowError for a whole number that no float can hold.
     if not isinstance(found, int | float) or isinstance(found, bool) or not abs(found) <= sys.float_info.max:
@@ -159,17 +164,17 @@ _OWN: Mapping[str, _Parser] = {
     "passive": _switch,
 }
 _HEALTH: Mapping[str, _Parser] = {
-    "interval": _seconds,
-    "timeout": _seconds,
+    "interval": seconds,
+    "timeout": seconds,
     "rise": _number,
     "fall": _number,
-    "fast_interval": _seconds,
-    "jitter": _seconds,
+    "fast_interval": seconds,
+    "jitter": seconds,
     "initial": _choice(State),
-    "slow_start": _seconds,
+    "slow_start": seconds,
     "degrade": _switch,
     "floor": _number,
-    "stale_after": _seconds,
+    "stale_after": seconds,
     "check_port": _number,
 }
 _SPREAD: Mapping[str, _Parser] = {
