@@ -152,7 +152,7 @@ class Controller:
     async def _put_back(self) -> None:
         """After a change that failed half-way, makes everything as the configuration still has it."""
         try:
-            self._dataplane.apply(await self._plan(self._config))
+            self._retire(self._config, self._dataplane.apply(await self._plan(self._config)))
             await self._next_hops.watch(backend_addresses(self._config))
             await self._announce(self._config)
             await asyncio.to_thread(self._state.save, self._config)
@@ -169,7 +169,7 @@ class Controller:
     async def start(self) -> None:
         """Makes the maps right for the configuration and the health that are known, and begins to watch backends."""
         plan = await self._plan(self._config)
-        self._dataplane.apply(plan)
+        self._retire(self._config, self._dataplane.apply(plan))
         self.watching.follow(self._config)
         await self.watching.start()
         await self._tell([], plan)
@@ -193,10 +193,12 @@ class Controller:
                 try:
                     plan = await self._plan(self._config)
                     self._retire(self._config, self._dataplane.apply(plan))
-                except L4lbError as error:
-                    log.error("cannot forward by what health has become: %s", error)  # noqa: TRY400 - told in a line
+                except Exception as error:
                     self._changes = [*changes, *self._changes]
                     asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._moved.set)
+                    if not isinstance(error, L4lbError):
+                        raise
+                    log.error("cannot forward by what health has become: %s", error)  # noqa: TRY400 - told in a line
                     continue
                 self._unsaved = True
                 await self._tell(changes, plan)

@@ -30,7 +30,8 @@ class Edges:
 
     Attributes:
         steps: what was done, in order.
-        broken: the step that fails next, once.
+        broken: the step that fails next, once, with a `fault`.
+        also: what happens with a step, once.
         meanwhile: what happens next while somebody waits for interfaces.
         heard: what connections tell of backends.
     """
@@ -38,19 +39,22 @@ class Edges:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.broken = ""
+        self.fault: type[Exception] = L4lbError
         self.image = Image()
         self.addresses: set[IPAddress] = set()
         self.watched: set[IPAddress] = set()
         self.vlans = False
         self.tables: dict[Region, bytes] = {}
         self.heard: dict[Account, Handshakes] = {}
+        self.also: dict[str, Callable[[], object]] = {}
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
     def step(self, name: str) -> None:
         self.steps.append(name)
+        self.also.pop(name, lambda: None)()
         if name == self.broken:
             self.broken = ""
-            raise L4lbError(f"{name} is broken")
+            raise self.fault(f"{name} is broken")
 
     def shares(self) -> dict[str, dict[str, int]]:
         """Slots of backends, by the VIP's and the backend's addresses."""

@@ -5,12 +5,14 @@ import functools
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from l4lb import controller, watching
+from l4lb import daemon as daemon_module
 from l4lb.errors import L4lbError, UsageError
 from l4lb.health.handshakes import Handshakes
 from l4lb.model import Config
@@ -83,7 +85,7 @@ async def running(edges: Edges, folder: Path, *requests: tuple[str, dict[str, ob
     await found.controller.start()
     await found.do(*requests)
     found._next = (await found.do(("events", {})))["next"]
-    work = asyncio.create_task(found.controller.follow_health())
+    work = asyncio.create_task(daemon_module._kept_going(found.controller.follow_health))
     try:
         yield found
     finally:
@@ -206,14 +208,41 @@ async def test_a_backend_counts_on_after_it_was_down(edges: Edges, tmp_path: Pat
 
 
 @in_loop
+async def test_a_backend_counts_on_after_a_change_was_taken_back(edges: Edges, tmp_path: Path) -> None:
+    """Its health has changed meanwhile, so what takes the change back takes the backend out too."""
+    async with running(edges, tmp_path, *BOTH) as daemon:
+        edges.broken = "save"
+        edges.also["save"] = lambda: daemon.probers.tell(JOB1, "connection refused")
+        with pytest.raises(L4lbError, match="save is broken"):
+            await daemon.do(("backend.add", {**B1, "address": "10.0.0.3"}))
+        assert [backend["packets"] for backend in await daemon.backends()] == [10, 5]
+        assert (await daemon.event()).startswith("10.0.0.1:80 down: connection refused")
+
+
+@in_loop
+async def test_what_was_in_the_maps_before_a_start_counts(edges: Edges, tmp_path: Path) -> None:
+    """Here of a backend that no configuration has any more: it is a part of its VIP's sum."""
+    async with running(edges, tmp_path, *BOTH) as daemon:
+        (vip,) = daemon.controller._config.vips
+    config = Config((replace(vip, backends=vip.backends[1:]),))
+    again = Running(edges, tmp_path, config)
+    await again.controller.start()
+    (view,) = await again.do(("vip.list", {}))
+    assert (view["packets"], [backend["packets"] for backend in view["backends"]]) == (15, [5])
+    await again.controller.close()
+
+
+@pytest.mark.parametrize("fault", [L4lbError, RuntimeError])
+@in_loop
 async def test_what_cannot_be_applied_is_tried_again(
-    edges: Edges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    edges: Edges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
     """And told when it is done: an event says what became of it."""
     monkeypatch.setattr(controller, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(daemon_module, "_PAUSE_SECONDS", 0.0)
     async with running(edges, tmp_path, *BOTH) as daemon:
         slots = daemon.shares["10.0.0.1"]
-        edges.broken = "apply"
+        edges.broken, edges.fault = "apply", fault
         daemon.probers.tell(JOB1, "connection refused")
         assert await daemon.event() == f"10.0.0.1:80 down: connection refused; {slots:,} slots moved"
         assert daemon.shares.keys() == {"10.0.0.2"}
