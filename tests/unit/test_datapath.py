@@ -44,6 +44,7 @@ def test_constants_of_both_sides_agree() -> None:
         "ENTRIES_PER_LINE": index.ENTRIES,
         "FILTER_WORDS": index.FILTER_WORDS,
         "FLOWS_PER_LINE": 4,
+        "HANDSHAKE_PLACES": 65_536,
         "INDEX_PROBES": index.PROBES,
         "INDEX_REF_BITS": index.NUMBER_BITS,
         "NO_VIP": ranges.NO_VIP,
@@ -51,6 +52,7 @@ def test_constants_of_both_sides_agree() -> None:
         "POOL_PORTS": POOL_PORTS,
         "POOL_PROBES": 8,
         "RANGES_PER_LINE": ranges.PER_LINE,
+        "TIME_BUCKETS": 16,
     }
     assert {way.value for way in index.Way} == set(abi.load().enums["way"].values())
     schedulers = {f"SCHEDULER_{found.name}": number for number, found in tables.TURN_SCHEDULERS.items() if found}
