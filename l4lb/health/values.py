@@ -5,6 +5,7 @@ A parser's :class:`UsageError` goes on where the caller's words "option name 'va
 
 import functools
 import re
+import shlex
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -176,6 +177,17 @@ def file(value: str) -> str:
     """The absolute path of a file, which may come to be there later."""
     if not re.fullmatch(r"/[^/].{0,1023}", value) or value.endswith("/"):
         raise UsageError("is no absolute path of a file", "begin with '/'")
+    return value
+
+
+def command(value: str) -> str:
+    """A command's words, as a shell takes them apart."""
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise UsageError(f"cannot be taken apart ({error})", "close what is quoted") from None
+    if not words or len(value) > MAX_QUERY:
+        raise UsageError(f"is not of 1 to {MAX_QUERY:,} characters", "name a command, as PING")
     return value
 
 

@@ -54,8 +54,12 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "database": _texts,
     "query": _texts,
     "command": _files,
+    "expect": _texts,
 }  # fmt: skip
-EXPECT = {"udp": _payloads}  # the only option of one name that is written in two ways
+SPECIAL = {  # written in another way than other kinds' options of the name
+    ("udp", "expect"): _payloads,
+    ("redis", "command"): st.sampled_from(["PING", "GET a,b", r"GET 'a b\'", 'EVAL "return \\"x\\"" 0']),
+}
 
 
 @st.composite
@@ -67,7 +71,7 @@ def _written(draw: st.DrawFn) -> tuple[str, str, list[tuple[str, str]]]:
     for name in names:
         spec = KINDS[kind].options[name]
         count = draw(st.integers(1 if spec.required else 0, 3 if spec.repeats else 1))
-        values = EXPECT.get(kind, _texts) if name == "expect" else VALUES[name]
+        values = SPECIAL[kind, name] if (kind, name) in SPECIAL else VALUES[name]
         options += [(name, draw(values)) for _ in range(count)]
     text = ",".join(
         f"{name}={value.replace(chr(92), chr(92) * 2).replace(',', chr(92) + ',')}" for name, value in options
@@ -258,6 +262,8 @@ def test_equal_checks_are_the_same_one(text: str, normal: str) -> None:
         ("mysql:user=a,tls=yes,verify=no,ca=/a", "option ca is for nothing with verify=no"),
         ("postgres:user=a,expect=1", "check postgres: option expect has no query to be the result of"),
         ("postgres:user=a,password=b", "check postgres has no option 'password': did you mean password-file?"),
+        ("redis:command=GET 'a", "cannot be taken apart (No closing quotation): close what is quoted"),
+        ("redis:command= ", "is not of 1 to 1,024 characters: name a command, as PING"),
         ("redis:password-file=secret", "'secret' is no absolute path"),
     ],
 )  # fmt: skip
