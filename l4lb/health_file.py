@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = "l4lb-health"
 VERSION = 1
+# What comes of JSON that is not as it should be.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -62,7 +64,7 @@ class HealthFile:
             return HealthBook(_entries(content, config))
         except FileNotFoundError:
             return HealthBook()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, L4lbError) as error:
+        except (OSError, L4lbError, *_DAMAGE) as error:
             log.warning("the health of backends in %s cannot be used: %s", self._path, error)
             return HealthBook()
 
@@ -80,10 +82,17 @@ def _entries(content: Mapping[str, Any], config: Config) -> dict[Key, Entry]:
         for backend in vip.backends
     }
     return {
-        keys[vip, endpoint]: Entry(tuple(map(Check.parse, checks)), saved.parse(health, shift, now))
+        keys[vip, endpoint]: _entry(checks, health, shift, now)
         for vip, endpoint, checks, health in content["backends"]
         if (vip, endpoint) in keys
     }
+
+
+def _entry(checks: Any, health: object, shift: float, now: float) -> Entry:
+    entry = Entry(tuple(map(Check.parse, checks)), saved.parse(health, shift, now))
+    if len(entry.checks) != len(entry.health.checks):
+        raise L4lbError("a backend has more checks than results of them, or fewer")
+    return entry
 
 
 def _boot() -> str:

@@ -1,5 +1,6 @@
 """Health as plain values, to outlive a restart of the daemon: names, texts, numbers, lists."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,10 +55,10 @@ def _parse(values: Any, shift: float, now: float) -> Health:
     return Health(
         checks=tuple(_check(saved, shift) for saved in values["checks"]),
         state=State(values["state"]),
-        since=float(values["since"]) + shift,
+        since=_number(values["since"], shift),
         why=str(values["why"]),
         began=now,
-        recovered=float(recovered) + shift if recovered is not None else None,
+        recovered=_number(recovered, shift) if recovered is not None else None,
     )
 
 
@@ -67,6 +68,15 @@ def _check(saved: Mapping[str, Any], shift: float) -> CheckHealth:
         wish, eighths = saved["advice"]
         advice = Advice(Wish(wish), min(max(int(eighths), 0), MOST_EIGHTHS))
     results = tuple(
-        Seen(float(at) + shift, bool(ok), str(reason), float(latency)) for at, ok, reason, latency in saved["results"]
+        Seen(_number(at, shift), bool(ok), str(reason), _number(latency))
+        for at, ok, reason, latency in saved["results"]
     )
     return CheckHealth(State(saved["state"]), str(saved["why"]), int(saved["run"]), results[-KEPT:], advice, stale=True)
+
+
+def _number(value: Any, shift: float = 0.0) -> float:
+    """A number, shifted; JSON has some that are none."""
+    number = float(value) + shift
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no time")
+    return number
