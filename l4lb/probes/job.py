@@ -1,11 +1,11 @@
 """What a worker process is told to do, and what it tells; as values, and as they are on the channel."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Self
 
 from l4lb.health.check import Check
 from l4lb.health.result import Result
-from l4lb.probes.target import Target
+from l4lb.probes.target import NoWay, Target, Way
 
 JobId = str  # stable over restarts, as a job's place in its interval follows from it
 
@@ -39,7 +39,7 @@ class Order:
         """As it is sent."""
         job, target = self.job, self.job.target
         place = (target.address, target.port, target.vip_address, target.vip_port, target.protocol, target.vip_name)
-        return [self.number, job.id, str(job.check), place, job.interval, job.timeout, job.jitter]
+        return [self.number, job.id, str(job.check), place, _packed(target.way), job.interval, job.timeout, job.jitter]
 
     @classmethod
     def unpacked(cls, values: list[Any]) -> Self:
@@ -48,8 +48,17 @@ class Order:
         Raises:
             UsageError: this process does not know the check.
         """
-        number, id_, check, place, interval, timeout, jitter = values
-        return cls(number, Job(id_, Check.parse(check), Target(*place), interval, timeout, jitter))
+        number, id_, check, place, way, interval, timeout, jitter = values
+        target = replace(Target(*place), way=_unpacked(way))
+        return cls(number, Job(id_, Check.parse(check), target, interval, timeout, jitter))
+
+
+def _packed(way: Way | NoWay | None) -> object:
+    return way.reason if isinstance(way, NoWay) else astuple(way) if way is not None else None
+
+
+def _unpacked(way: Any) -> Way | NoWay | None:
+    return NoWay(way) if isinstance(way, str) else Way(*way) if way is not None else None
 
 
 @dataclass(frozen=True, slots=True)

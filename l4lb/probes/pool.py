@@ -62,8 +62,11 @@ class Probers:
         await asyncio.gather(*self._keeping, return_exceptions=True)
         self._by_number.clear()
 
-    def set(self, jobs: Iterable[Job]) -> None:
-        """Adds jobs, and changes those whose ids are known. One that is as it was goes on undisturbed."""
+    def set(self, jobs: Iterable[Job]) -> list[JobId]:
+        """Adds jobs, and changes those whose ids are known. One that is as it was goes on undisturbed.
+
+        Answers which are new or changed.
+        """
         new: dict[_Place, list[Order]] = {}
         for job in jobs:
             place = self._places[_share(job.target.address, len(self._places))]
@@ -78,6 +81,7 @@ class Probers:
             new.setdefault(place, []).append(order)
         for place, orders in new.items():
             place.set(orders)
+        return [order.job.id for orders in new.values() for order in orders]
 
     def drop(self, ids: Iterable[JobId]) -> None:
         """Ends jobs; those not known are none."""

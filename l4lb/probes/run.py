@@ -54,7 +54,7 @@ async def run(check: Check, target: Target, timeout: float) -> Result:  # noqa: 
     clock = asyncio.get_running_loop().time
     began = clock()
     try:
-        probe = _probe(check)
+        probe = _probe(check, target)
         if port := check.get("port"):
             target = replace(target, port=int(port))
         began = clock()
@@ -65,7 +65,7 @@ async def run(check: Check, target: Target, timeout: float) -> Result:  # noqa: 
     except TimeoutError as error:
         if not limit.expired():
             return Result(False, _reason(error), clock() - began)
-        if _silence_is_well(check):
+        if _silence_is_well(check, target):
             return Result(True, "ok, nothing came back", clock() - began)
         return Result(False, f"no answer within {timeout * 1000:g} ms", clock() - began)
     except OSError as error:
@@ -77,13 +77,18 @@ async def run(check: Check, target: Target, timeout: float) -> Result:  # noqa: 
     return Result(True, "ok", clock() - began, advice)
 
 
-def _silence_is_well(check: Check) -> bool:
-    """Services over UDP say nothing to what they do not know; only 'port unreachable' tells that there is none."""
-    return check.kind == "udp" and not check.get("expect")
+def _silence_is_well(check: Check, target: Target) -> bool:
+    """Services over UDP say nothing to what they do not know; only 'port unreachable' tells that there is none.
+
+    By way of the dataplane silence may as well be that of a backend that has lost the VIP.
+    """
+    return check.kind == "udp" and not check.get("expect") and target.way is None
 
 
-def _probe(check: Check) -> Probe:
-    """A kind's probe. Loaded when first used, as libraries take time and memory."""
+def _probe(check: Check, target: Target) -> Probe:
+    """What makes a check. Loaded when first used, as libraries take time and memory."""
+    if target.way is not None:
+        return _load("dataplane")
     if extra := missing_extra(check):
         raise Unwell(f"check {check.kind} needs a library that is not installed: pip install 'l4lb[{extra}]'")
     return _load(check.kind)

@@ -10,10 +10,18 @@ _SHOWN = 32  # bytes of a wrong answer
 
 async def probe(check: Check, target: Target) -> None:
     """Sends the payload; the first answer decides. Without anything to expect, any does."""
-    expected = payload_bytes(check.get("expect"))
     with Datagrams(target) as datagrams:
         datagrams.send(payload_bytes(check.get("payload")))
-        answer = await datagrams.receive()
+        judge(check, await datagrams.receive())
+
+
+def judge(check: Check, answer: bytes) -> None:
+    """Makes sure that an answer is the one that is expected.
+
+    Raises:
+        Unwell: it is another one.
+    """
+    expected = payload_bytes(check.get("expect"))
     if not answer.startswith(expected):
         shown = answer[: max(len(expected), _SHOWN)]
         raise Unwell(f"answer begins with {shown!r}, expected {expected!r}")
