@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from l4lb import __version__
@@ -27,6 +27,8 @@ from l4lb.model import Admin, Backend, Config, Endpoint, IPAddress, Mode, Vip
 from l4lb.options import RunOptions
 from l4lb.plan.planner import Plan
 from l4lb.plan.records import VipRecord
+from l4lb.probe_ways import probe_way
+from l4lb.probes.target import NoWay, Way
 from l4lb.settings import seconds, value
 from l4lb.state import StateFile
 from l4lb.view import Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
@@ -77,7 +79,7 @@ class Controller:
         self._addresses = addresses
         self._health = health
         self._book = health.load(config)
-        self.watching = Watching(self._book, self._health_changed)
+        self.watching = Watching(self._book, self._health_changed, self._way_to)
         self._changing = asyncio.Lock()
         self._moved = asyncio.Event()  # health has, and what is forwarded by does not follow yet
         self._changes: list[_Change] = []  # of health, to be told when it does
@@ -338,6 +340,12 @@ class Controller:
 
     def _next_hop(self, vip: Vip, backend: Endpoint) -> str:
         return str(self._dataplane.next_hop(backend.address, vip.mode, vip.source_for(backend.address)))
+
+    def _way_to(self, vip: Vip, backend: Backend, vips: Collection[IPAddress]) -> Way | NoWay:
+        """By which way a probe takes the place of traffic."""
+        address = backend.endpoint.address
+        answer = self._dataplane.next_hop(address, vip.mode, vip.source_for(address))
+        return probe_way(vip, address, answer, self._next_hops.own_addresses, vips)
 
     async def _live(self) -> Live:
         interfaces = await self._dataplane.interfaces()  # before all that has to be of one moment

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
@@ -104,7 +105,8 @@ async def _serve(options: RunOptions) -> None:
             await addresses.reconcile(own_addresses(config))
             stack.push_async_callback(addresses.close)
         await server.start()
-        for work in (controller.look_after, controller.follow_health, controller.listen):
+        follow_ways = partial(controller.watching.follow_ways, dataplane.moved)
+        for work in (controller.look_after, controller.follow_health, controller.listen, follow_ways):
             stack.callback(asyncio.create_task(_kept_going(work)).cancel)
 
         for interface in await dataplane.interfaces():

@@ -279,7 +279,7 @@ def _judgement_problems(vip: Vip, backend: Backend) -> Iterator[UsageError]:
         if check.needs_port and not rules.check_port and not backend.endpoint.port:
             yield UsageError(
                 f"backend {backend.endpoint} of VIP {vip.name} takes several ports, and check {check} says none",
-                "give --check-port, or the check an option port",
+                "give --check-port" + ("" if vip.via is Via.DATAPLANE else ", or the check an option port"),
             )
 
 

@@ -46,6 +46,7 @@ class Dataplane:
 
     Attributes:
         image: what the maps hold.
+        moved: set whenever packets may leave by other ways than before.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Dataplane:
     ) -> None:
         self.image = Image()
         self.limits = limits
+        self.moved = asyncio.Event()
         self._pins = Pins(pins, limits)
         self._interfaces = dict(interfaces)
         self._xdp_mode = xdp_mode
@@ -199,6 +201,7 @@ class Dataplane:
         """Leads all backends at `address` to this next hop, or nowhere."""
         self._next_hops[address] = next_hop
         self._write_ways({address})
+        self.moved.set()
 
     def _write_ways(self, addresses: Collection[IPAddress]) -> None:
         for number, record in self.image.backends.items():
@@ -238,6 +241,7 @@ class Dataplane:
     def forget_routes(self) -> None:
         """Makes the program ask the kernel for every route again."""
         self.maps.forget_routes()
+        self.moved.set()
 
     def traffic(self) -> dict[Account, Traffic]:
         """What each backend has carried."""

@@ -28,6 +28,8 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NTF_USE = 1
 # uapi/linux/neighbour.h: PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY: those whose address can be used
 _NUD_VALID = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08
+_GLOBAL = 0  # RT_SCOPE_UNIVERSE
+_NOT_TO_SEND_FROM = 0x08 | 0x20 | 0x40  # IFA_F_DADFAILED, DEPRECATED, TENTATIVE
 
 _GROUPS = (
     rtnl.RTMGRP_NEIGH
@@ -117,6 +119,7 @@ class NextHops:
         self._on_routing_changed = on_routing_changed
         self._neighbours: dict[tuple[int, IPAddress], bytes] = {}
         self._vips: set[IPAddress] = set()  # on the interfaces, put there by l4lb
+        self._own: dict[IPAddress, int] = {}
         self._routes: dict[IPAddress, _Route | Unresolved] = {}
         self._answers: dict[IPAddress, Answer] = {}
         self._answered = asyncio.Event()
@@ -162,6 +165,11 @@ class NextHops:
                     self._answered.clear()
                     await self._answered.wait()
 
+    @property
+    def own_addresses(self) -> Mapping[IPAddress, int]:
+        """The gateway's addresses that it can send from, but none put there by l4lb, and their interfaces' indexes."""
+        return self._own
+
     # The kernel's side
 
     async def _follow(self, ready: asyncio.Event) -> None:
@@ -171,7 +179,7 @@ class NextHops:
                 async with AsyncIPRoute() as events:
                     await events.bind(groups=_GROUPS)
                     await self._read_neighbours()
-                    await self._read_vips()
+                    await self._read_addresses()
                     self._devices = await read_devices(self._ipr)
                     self._compare_links()
                     self._stale.set()
@@ -195,8 +203,12 @@ class NextHops:
                     found[key] = mac
         self._neighbours = found
 
-    async def _read_vips(self) -> None:
-        self._vips = {address_of(message) async for message in await self._ipr.addr("dump") if is_ours(message)}
+    async def _read_addresses(self) -> None:
+        messages = [
+            message async for message in await self._ipr.addr("dump") if message["family"] in _FAMILIES.values()
+        ]
+        self._vips = {address_of(message) for message in messages if is_ours(message)}
+        self._own = {address_of(message): message["index"] for message in messages if _can_send_from(message)}
 
     def _handle(self, message: Mapping[str, Any]) -> None:
         event = message["event"]
@@ -208,10 +220,18 @@ class NextHops:
             # Messages of other families are about a bridge that an interface enters or leaves.
             if event in ("RTM_NEWLINK", "RTM_DELLINK") and message["family"] == socket.AF_UNSPEC:
                 self._set_device(message)
-            elif event in ("RTM_NEWADDR", "RTM_DELADDR") and is_ours(message):
-                change = self._vips.add if event == "RTM_NEWADDR" else self._vips.discard
-                change(address_of(message))
+            elif event in ("RTM_NEWADDR", "RTM_DELADDR") and message["family"] in _FAMILIES.values():
+                self._set_address(message)
             self._stale.set()
+
+    def _set_address(self, message: Mapping[str, Any]) -> None:
+        address, there = address_of(message), message["event"] == "RTM_NEWADDR"
+        if is_ours(message):
+            (self._vips.add if there else self._vips.discard)(address)
+        elif there and _can_send_from(message):
+            self._own[address] = message["index"]
+        elif self._own.get(address) == message["index"]:
+            del self._own[address]
 
     def _set_device(self, message: Mapping[str, Any]) -> None:
         if message["event"] == "RTM_DELLINK":
@@ -318,6 +338,12 @@ class NextHops:
             return Unresolved(f"{route.via} does not answer {asked} on {link.name}", waiting=True)
         router = route.via if route.routed else None
         return NextHop(route.ifindex, link.name, mac, router, route.mtu, route.source)
+
+
+def _can_send_from(message: Mapping[str, Any]) -> bool:
+    """Whether an address is one by which other hosts may know the gateway."""
+    flags = dict(message["attrs"]).get("IFA_FLAGS", message["flags"])
+    return message["scope"] == _GLOBAL and not flags & _NOT_TO_SEND_FROM and not is_ours(message)
 
 
 def _neighbour(message: Mapping[str, Any]) -> tuple[tuple[int, IPAddress] | None, bytes | None]:
