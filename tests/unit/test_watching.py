@@ -10,7 +10,7 @@ from l4lb.health.book import HealthBook
 from l4lb.health.check import Check
 from l4lb.health.rules import State
 from l4lb.model import Backend, Config, Vip
-from l4lb.probes.target import Target
+from l4lb.probes.target import NoWay, Target
 from l4lb.watching import Watching
 from tests.unit.fake_probers import FakeProbers
 
@@ -29,6 +29,10 @@ TCP1, HTTP1 = "web 10.0.0.1:8080 tcp", "web 10.0.0.1:8080 http:path=/a"
 TCP2, HTTP2 = "web 10.0.0.2:80 tcp", "web 10.0.0.2:80 http:path=/a"
 
 
+def _unasked(*_: object) -> NoWay:
+    raise AssertionError("no VIP here is probed by way of the dataplane")
+
+
 class Watched:
     """Watching, its probers, and what was told of backends."""
 
@@ -36,7 +40,7 @@ class Watched:
         self.config = Config()
         self.told: list[tuple[str, str, str, str]] = []
         self.book = HealthBook()
-        self.watching = Watching(self.book, self._changed)
+        self.watching = Watching(self.book, self._changed, _unasked)
         self.probers: FakeProbers = self.watching._probers  # type: ignore[assignment]
 
     def _changed(self, vip: Vip, backend: Backend, what: str, why: str) -> None:
