@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -40,9 +41,6 @@ async def attend(target: Target, work: Callable[[socket.socket], T]) -> T:
             else:
                 running.cancel()
             raise
-        finally:
-            # They hold the error, and it holds this frame: left so, its sockets would wait for a garbage collection.
-            del running, outcome
 
 
 def _run(outcome: Future[T], work: Callable[[socket.socket], T], sock: socket.socket) -> None:
@@ -50,11 +48,16 @@ def _run(outcome: Future[T], work: Callable[[socket.socket], T], sock: socket.so
         sock.setblocking(True)
         outcome.set_result(work(sock))
     except BaseException as error:
+        # Errors and what was called when they came up hold each other, until a garbage collection, and files with them.
+        for each in beneath(error):
+            traceback.clear_frames(each.__traceback__)
         outcome.set_exception(error)
 
 
 def beneath(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that led to it: libraries hide the system's behind their own."""
-    while error is not None:
+    """An error, and those that led to it, each once: libraries hide the system's behind their own."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
         yield error
         error = error.__cause__ or error.__context__

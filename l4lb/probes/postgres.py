@@ -5,11 +5,13 @@ instead of an answer keep asyncpg 0.32, and with it all other checks, busy for e
 TLS itself, and when it is given up first waits for the server to cancel the query.
 """
 
+import re
 import socket
 import ssl
 from contextlib import suppress
 from typing import NoReturn
 
+from pg8000.core import Context
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 from scramp import ScramException
@@ -22,6 +24,7 @@ from l4lb.probes.target import Target, Unwell
 
 # A query goes on when nobody waits for it any longer, so its time is bounded.
 _BEGIN = f"BEGIN READ ONLY; SET LOCAL statement_timeout = '{MAX_QUERY_TIME}s'"
+_MAX_ROUNDS = 1_000_000  # half a second; PostgreSQL has 4,096
 _REASONS = {  # by SQLSTATE
     "28000": "login refused",
     "28P01": "login refused",
@@ -43,10 +46,19 @@ async def probe(check: Check, target: Target) -> None:
     compare("query", found, check.get("expect"))
 
 
+class _Connection(Connection):  # type: ignore[misc]
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Context) -> None:  # noqa: N802 - pg8000's name
+        """Goes on with a login, unless it would take long: a thread that calculates cannot be ended."""
+        rounds = re.search(rb",i=(\d+)", data)  # of SCRAM, as the server wants them
+        if rounds and int(rounds[1]) > _MAX_ROUNDS:
+            raise InterfaceError(f"login takes {int(rounds[1]):,} rounds of hashing")
+        super().handle_AUTHENTICATION_REQUEST(data, context)
+
+
 def _ask(sock: socket.socket, check: Check, secret: str, tls: tuple[ssl.SSLContext, str | None] | None) -> str:
     connection = None
     try:
-        connection = Connection(
+        connection = _Connection(
             check.get("user"),
             password=secret,
             database=check.get("database"),

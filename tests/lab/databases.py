@@ -174,7 +174,7 @@ def redis() -> Iterator[Server]:
 def grpc() -> Iterator[Server]:
     """A server of gRPC's own; the third port has no health service."""
     with _server(signal.SIGKILL, privileged=True) as server:  # others may not be able to read the checkout
-        script = str(Path(__file__).with_name("grpc_health.py"))
+        script = str(Path(__file__).with_name("health_server.py"))
         server.start(sys.executable, script, server.address, *map(str, server.ports), "server.pem", ready="serving")
         yield server
 

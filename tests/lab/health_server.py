@@ -1,4 +1,4 @@
-"""A gRPC server for the tests, by gRPC's own library: ``grpc_health.py ADDRESS PORT TLS-PORT BARE-PORT CERTIFICATE``.
+"""A gRPC server for the tests, by gRPC's own library: ``health_server.py ADDRESS PORT TLS-PORT BARE-PORT CERTIFICATE``.
 
 It has the health service on the first two ports, and none on the third. Of the services, "sick" is not serving.
 """
