@@ -19,10 +19,11 @@ from l4lb.errors import L4lbError, UsageError
 from l4lb.health.book import Key
 from l4lb.health.check import missing_extra
 from l4lb.health.events import Event, Log
-from l4lb.health.handshakes import LOOK_SECONDS, Witness
+from l4lb.health.handshakes import LOOK_SECONDS
 from l4lb.health.report import Clocks, in_full, in_short
 from l4lb.health.weights import Picture, Verdict
 from l4lb.health_file import HealthFile
+from l4lb.listening import Listening
 from l4lb.model import Admin, Backend, Config, Endpoint, IPAddress, Mode, Vip
 from l4lb.options import RunOptions
 from l4lb.plan.planner import Plan
@@ -80,6 +81,7 @@ class Controller:
         self._health = health
         self._book = health.load(config)
         self.watching = Watching(self._book, self._health_changed, self._way_to)
+        self._listening = Listening(self._book, dataplane.handshakes, self.watching.suspect, self._health_changed)
         self._changing = asyncio.Lock()
         self._moved = asyncio.Event()  # health has, and what is forwarded by does not follow yet
         self._changes: list[_Change] = []  # of health, to be told when it does
@@ -88,7 +90,6 @@ class Controller:
         self._events = Log(first=int(time.time() * 1000))
         self._news = asyncio.Condition()  # that there are events
         self._followers = 0
-        self._witnesses: dict[Account, Witness] = {}
         self._retired: dict[str, Traffic] = {}
         self._carried: dict[Key, Traffic] = {}  # by backends that are there, under numbers that they had before
         self._started = time.monotonic()
@@ -142,7 +143,7 @@ class Controller:
                 raise
             self._retire(config, gone)
             before, self._config = self._config, config
-            self.watching.follow(config)
+            self._follow()
             log.info("%s %s", op, " ".join(f"{name}={value}" for name, value in args.items()))
             await self._tell(_administered(before, config), plan)
 
@@ -172,7 +173,7 @@ class Controller:
         """Makes the maps right for the configuration and the health that are known, and begins to watch backends."""
         plan = await self._plan(self._config)
         self._retire(self._config, self._dataplane.apply(plan))
-        self.watching.follow(self._config)
+        self._follow()
         await self.watching.start()
         await self._tell([], plan)
 
@@ -180,6 +181,11 @@ class Controller:
         """Ends watching; what is known is kept for the next start."""
         await self.watching.close()
         self._health.save(self._book)
+
+    def _follow(self) -> None:
+        """Watches what the configuration has by now."""
+        self.watching.follow(self._config)
+        self._listening.follow(self._config)
 
     def _health_changed(self, vip: Vip, backend: Backend, what: str, why: str) -> None:
         self._changes.append(_Change(vip.name, str(backend.endpoint), what, why))
@@ -261,17 +267,7 @@ class Controller:
         """Hears what clients' connections tell of backends, and compares those that may degrade, for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self._hear(time.monotonic())
-            self._compare(time.monotonic())
-
-    def _hear(self, now: float) -> None:
-        vips = {VipRecord(vip.service): vip for vip in self._config.vips if vip.passive}
-        heard = self._dataplane.handshakes() if vips else {}
-        self._witnesses = {account: self._witnesses.get(account, Witness()) for account in heard}
-        for account, counts in heard.items():
-            reason, vip = self._witnesses[account].look(counts, now), vips.get(account[0])
-            if reason is not None and vip is not None:
-                self.watching.suspect(vip, find_backend(vip, account[1]), reason)
+            self._listening.look(time.monotonic())
 
     async def look_after(self) -> None:
         """What time brings about, for ever: slots settle that have been quiet for long enough, VLANs appear."""
@@ -287,16 +283,6 @@ class Controller:
                 self._unsaved = False
                 saved = time.monotonic()
                 await asyncio.to_thread(self._health.save, self._book)
-
-    def _compare(self, now: float) -> None:
-        """Lowers and raises the weights of backends that do worse or better than the others of their VIP."""
-        for vip in self._config.vips:
-            if not any(vip.rules_for(backend).degrade for backend in vip.backends):
-                continue
-            record = VipRecord(vip.service)
-            usual = {backend: witness.usual for (of, backend), witness in self._witnesses.items() if of == record}
-            for backend, what, why in self._book.compare(vip, usual, now):
-                self._health_changed(vip, backend, what, why)
 
     async def _follow_links(self) -> None:
         """VLANs may need another program, and an interface that was down has lost its IPv6 addresses."""

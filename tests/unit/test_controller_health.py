@@ -381,7 +381,7 @@ async def test_what_connections_tell_has_a_backend_probed(
         now = 1000.0
         for begun, later in ((0, 0.0), (5, 0.1), (5, 0.2), (5, 0.3)):
             edges.heard = {account: Handshakes(begun=begun, times=(0,) * 16)}
-            daemon.controller._hear(now + later)
+            daemon.controller._listening.look(now + later)
         assert daemon.probers.done == [("probe", JOB1)]
         view = await daemon.do(("backend.show", B1))
         assert view["suspected"].startswith("5 handshakes unanswered for")
