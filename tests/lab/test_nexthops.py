@@ -1,8 +1,9 @@
 """Next hops as the kernel's routes and neighbours say, through every kind of change."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 from pyroute2 import AsyncIPRoute
@@ -155,5 +156,30 @@ def test_lost_events_are_made_up_for(
             )
             await until(lambda: mac(hops.current(HOST)) == NEW_MAC)
             assert "lost the kernel's network events (No buffer space available)" in caplog.text
+
+    asyncio.run(check())
+
+
+def test_own_addresses_are_those_that_others_know_the_host_by(site: Site) -> None:
+    """Neither VIPs that l4lb put there, nor what is of this host or link alone; and told of when they change."""
+
+    async def check() -> None:
+        lan, other = socket.if_nametoindex("lan"), socket.if_nametoindex("other")
+        async with site.following(HOST) as hops:
+            own = {IPv4Address("10.9.0.1"): lan, IPv4Address("10.8.0.1"): other}
+            assert hops.own_addresses == own
+            before = site.routing_changes
+            site.here.ip(
+                "address add 192.0.2.10/32 dev lan label lan:l4lb",
+                "address add 192.0.2.20/32 dev lan",
+                "address add fd09::1/64 dev lan nodad",
+                "address add fd09::2/64 dev lan nodad preferred_lft 0",
+                "address delete 10.8.0.1/24 dev other",
+            )
+            wanted = {ip_address(address): lan for address in ("10.9.0.1", "192.0.2.20", "fd09::1")}
+            await until(lambda: hops.own_addresses == wanted)
+            await until(lambda: site.routing_changes > before)
+        async with site.following(HOST) as hops:
+            assert hops.own_addresses == wanted, "who begins later reads the same"
 
     asyncio.run(check())
