@@ -64,10 +64,9 @@ class HealthBook:
             for vip in config.vips
             for backend in vip.backends
         }
-        names = {vip.name for vip in config.vips}
         self._seen = {vip.name: self._seen[vip.name] for vip in config.vips if vip.name in self._seen}
-        self._scores = {name: scores for name, scores in self._scores.items() if name in names}
-        self._scored = {name: when for name, when in self._scored.items() if name in names}
+        self._scores = {vip.name: self._scores_of(vip) for vip in config.vips if vip.name in self._scores}
+        self._scored = {name: when for name, when in self._scored.items() if name in self._scores}
 
     def health(self, vip: Vip, backend: Backend, now: float) -> Health:
         """Of one backend, by the checks that it has in this configuration."""
@@ -86,7 +85,7 @@ class HealthBook:
         entry = self._entries[key]
         health, transition = observe(entry.health, index, result, vip.rules_for(backend), now)
         self._entries[key] = replace(entry, health=health)
-        if transition is not None or health.suspicion is not entry.health.suspicion:
+        if transition is not None or (health.why, health.suspicion) != (entry.health.why, entry.health.suspicion):
             self._seen.pop(vip.name, None)
         return transition
 
@@ -145,8 +144,17 @@ class HealthBook:
         moments = (self._look(vip, now).until for vip in config.vips)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _members(self, vip: Vip, now: float) -> list[Member]:
+    def _scores_of(self, vip: Vip) -> dict[Endpoint, Score]:
+        """The scores of those backends that may degrade."""
         scores = self._scores.get(vip.name, {})
+        return {
+            backend.endpoint: scores[backend.endpoint]
+            for backend in vip.backends
+            if backend.endpoint in scores and vip.rules_for(backend).degrade
+        }
+
+    def _members(self, vip: Vip, now: float) -> list[Member]:
+        scores = self._scores_of(vip)
         return [
             Member(
                 weight=backend.weight,
