@@ -126,7 +126,7 @@ def _health_problems(vip: Vip) -> Iterator[UsageError]:
     if vip.via is Via.DATAPLANE and vip.mode.translates:
         yield UsageError(
             f"mode {vip.mode} of VIP {vip.name} has no way of its own to a backend that a probe could take",
-            "leave --via out, or use mode dsr, ipip or gue",
+            "use --via direct, or mode dsr, ipip or gue",
         )
     for check in vip.checks if vip.via is Via.DATAPLANE else ():
         if check.kind not in DATAPLANE_KINDS or check.get("port"):
@@ -137,12 +137,12 @@ def _health_problems(vip: Vip) -> Iterator[UsageError]:
     if vip.passive and not (vip.mode.translates and vip.protocol is Protocol.TCP):
         yield UsageError(
             f"the gateway does not see the handshakes of VIP {vip.name}",
-            "leave --passive out, or use TCP with mode nat or fullnat",
+            "use --no-passive, or TCP with mode nat or fullnat",
         )
     if vip.passive and not vip.checks:
         yield UsageError(
             f"VIP {vip.name} has no check that could confirm what handshakes make suspected",
-            "give it one, as --check tcp",
+            "give it one, as --check tcp, or use --no-passive",
         )
 
 
@@ -274,7 +274,10 @@ def _judgement_problems(vip: Vip, backend: Backend) -> Iterator[UsageError]:
     rules = vip.rules_for(backend)
     if backend.overrides:
         for problem in health.problems(rules):
-            yield UsageError(f"backend {backend.endpoint} of VIP {vip.name}: {problem.message}", problem.hint)
+            yield UsageError(
+                f"backend {backend.endpoint} of VIP {vip.name}: {problem.message}",
+                f"{problem.hint}; `l4lb backend set` takes back what is not the VIP's by --inherit",
+            )
     for check in vip.checks:
         if check.needs_port and not rules.check_port and not backend.endpoint.port:
             yield UsageError(

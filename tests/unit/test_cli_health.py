@@ -157,7 +157,7 @@ def test_drain_disable_and_resume(daemon: Daemon) -> None:
         ("vip set web --check-port 65536", "65536 is not in the range 0<=x<=65535"),
         ("vip set web --tier-share 99", "99 is not in the range 100<=x<=1000"),
         ("vip set web --panic-share 101", "101 is not in the range 0<=x<=100"),
-        ("vip set web --passive", "the gateway does not see the handshakes of VIP web: leave --passive out"),
+        ("vip set web --passive", "the gateway does not see the handshakes of VIP web: use --no-passive"),
         ("vip set web --via dataplane", "check http:path=/health of VIP web cannot be made by way of the dataplane"),
         ("backend add web 10.0.0.3 --priority 16", "16 is not in the range 0<=x<=15"),
         ("backend set web 10.0.0.1", "nothing to set: give --weight or another option"),

@@ -1,26 +1,47 @@
 """The rules that every configuration obeys: each, broken alone, is told in one line with its way out."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Service, Vip
+from l4lb.health.check import Check
+from l4lb.health.rules import HealthRules, VipRules
+from l4lb.model import Backend, Config, Endpoint, Mode, Protocol, Scheduler, Service, Via, Vip
 from l4lb.rules import problems
 
+_RULES = {field.name for field in fields(HealthRules)}
 
-def vip(name: str = "web", at: str = "192.0.2.10:80/tcp", *backends: str, sources: str = "", **more: Any) -> Vip:
+
+def vip(
+    name: str = "web",
+    at: str = "192.0.2.10:80/tcp",
+    *backends: str,
+    sources: str = "",
+    checks: str = "",
+    **more: Any,
+) -> Vip:
+    """A VIP; what is none of its own settings is of its HealthRules."""
     place, _, protocol = at.rpartition("/")
     service = Service.parse(place, Protocol.parse(protocol))
     default = service.first_port if service.is_single else 0
+    rules = {setting: more.pop(setting) for setting in _RULES & more.keys()}
     return Vip(
         name,
         service,
         backends=tuple(Backend(Endpoint.parse(text, default)) for text in backends),
         sources=tuple(ip_network(text) for text in sources.split()),
+        checks=tuple(map(Check.parse, checks.split())),
+        health=HealthRules(**rules),
         **more,
     )
+
+
+def own(found: Vip, priority: int = 0, **overrides: object) -> Vip:
+    """With these overrides of its one backend."""
+    (backend,) = found.backends
+    return replace(found, backends=(replace(backend, priority=priority, overrides=tuple(sorted(overrides.items()))),))
 
 
 def told(*vips: Vip, seed: int = 0) -> list[str]:
@@ -32,6 +53,7 @@ def told(*vips: Vip, seed: int = 0) -> list[str]:
 V6 = "[2001:db8::10]:80/tcp"
 NAT, FULLNAT, DSR, IPIP, GUE = Mode
 HASH = Scheduler.SOURCE_HASH
+DATAPLANE = Via.DATAPLANE
 B = "10.0.0.1:8080"
 
 KEPT = {
@@ -120,6 +142,36 @@ KEPT = {
     "a server at another port of a VIP's address": [
         vip("a", "192.0.2.1:80/tcp"), vip("b", "192.0.2.2:80/tcp", "192.0.2.1:79", "192.0.2.1:81"),
     ],
+    "the edges of priorities": [own(vip("a", "192.0.2.1:80/tcp", B), priority=15)],
+    "as many checks as there may be": [vip(checks=" ".join(f"tcp:port={port}" for port in range(1, 9)))],
+    "checks that differ in one option": [vip(checks="http http:path=/a http:path=/b")],
+    "the edges of intervals and timeouts": [
+        vip("a", interval=0.01, timeout=0.001, fast_interval=0.01, stale_after=0.01, jitter=0.5),
+        vip("b", V6, interval=86_400, timeout=600, fast_interval=86_400, stale_after=86_400, slow_start=86_400),
+    ],
+    "the edges of counts": [vip("a", rise=1, fall=1, floor=1), vip("b", V6, rise=255, fall=255, floor=100)],
+    "the edges of shares": [
+        vip("a", spread=VipRules(panic_share=100, tier_share=100)), vip("b", V6, spread=VipRules(tier_share=1_000)),
+    ],
+    "rules of a backend's own that fit to the VIP's": [
+        own(vip("a", "192.0.2.1:80/tcp", B, fast_interval=2), fast_interval=0.5, interval=1, check_port=65_535),
+    ],
+    "a check by way of the dataplane in each mode that has one": [
+        vip(f"{mode}-{kind}", f"192.0.2.1:{port}/{kind}", "10.0.0.1", mode=mode, via=DATAPLANE, checks="tcp udp")
+        for mode, port in ((DSR, 80), (IPIP, 81), (GUE, 82)) for kind in ("tcp", "udp")
+    ],
+    "handshakes watched in each mode that sees them": [
+        vip(str(mode), f"192.0.2.1:{port}/tcp", mode=mode, passive=True, checks="icmp")
+        for mode, port in ((NAT, 80), (FULLNAT, 81))
+    ],
+    "checks of a backend with several ports that name theirs": [
+        vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", checks="tcp:port=80 icmp exec:command=/a"),
+        vip("b", "192.0.2.2:80-90/tcp", "10.0.0.2", checks="tcp http", check_port=80),
+        own(vip("c", "192.0.2.3:80-90/tcp", "10.0.0.3", checks="tcp http"), check_port=80),
+        vip("d", "192.0.2.4:80-90/tcp", "10.0.0.4:80", checks="tcp http"),
+        vip("e", "192.0.2.5:80-90/tcp", "10.0.0.5", checks="tcp", check_port=80, mode=DSR, via=DATAPLANE),
+    ],
+    "checks of several ports before there is a backend": [vip(at="192.0.2.1:*/tcp", checks="tcp")],
     "a server of a range at ports beside a VIP's": [
         vip("a", "192.0.2.1:79/tcp"), vip("b", "192.0.2.1:91/tcp"), vip("c", "192.0.2.2:80-90/tcp", "192.0.2.1"),
     ],
@@ -255,6 +307,84 @@ BROKEN: list[tuple[list[Vip], str]] = [
         "backend 10.0.0.1:80/tcp would serve VIP a by nat and VIP b by fullnat",
     ),
     ([vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", "10.0.0.1:85")], "10.0.0.1:85/tcp would serve VIP a by nat and"),
+    ([vip(rise=0)], "VIP web: rise 0 is not between 1 and 255 results in a row: use 2 or 3"),
+    ([vip(fall=256)], "VIP web: fall 256 is not between"),
+    ([vip(interval=0.009)], "VIP web: interval 0.009 s is not between 10 ms and a day: use 500ms or 2s"),
+    ([vip(interval=86_401)], "VIP web: interval 86401 s is not between"),
+    ([vip(timeout=0.0)], "VIP web: timeout 0 s is not between 1 ms and ten minutes: use 300ms or 1s"),
+    (
+        [vip(fast_interval=2.5)],
+        "VIP web: fast interval 2.5 s is not between 10 ms and the interval of 2 s: leave it out or set it to 0",
+    ),
+    ([vip(jitter=0.51)], "VIP web: jitter 0.51 is not between 0 and 0.5 of the interval: use 0.1"),
+    ([vip(slow_start=86_401)], "VIP web: slow start 86401 s is not between 0 and a day"),
+    ([vip(floor=101)], "VIP web: floor 101 % is not between 1 and 100 % of the weight"),
+    ([vip(check_port=65_536)], "VIP web: check port 65536 is not between 1 and 65535: use 0 for the backend's"),
+    ([vip(stale_after=1.9)], "VIP web: stale after 1.9 s is not between the interval of 2 s and a day: leave it"),
+    ([vip(spread=VipRules(panic_share=101))], "VIP web: panic share 101 % is not between 0 and 100 %: use 0 for never"),
+    ([vip(spread=VipRules(tier_share=1_001))], "VIP web: tier share 1001 % is not between 100 and 1000 %: use 100"),
+    (
+        [vip(checks=" ".join(f"tcp:port={port}" for port in range(1, 10)))],
+        "VIP web has more than 8 checks: use an exec check for what belongs together",
+    ),
+    ([vip(checks="tcp icmp tcp")], "VIP web has a check twice: leave one of them out"),
+    ([vip(checks="http http:path=/,status=200-399")], "VIP web has a check twice"),  # by its defaults
+    *(
+        (
+            [vip(mode=mode, via=DATAPLANE)],
+            f"mode {mode} of VIP web has no way of its own to a backend that a probe could take:"
+            " use --via direct, or mode dsr, ipip or gue",
+        )
+        for mode in (NAT, FULLNAT)
+    ),
+    *(
+        (
+            [vip(mode=DSR, via=DATAPLANE, checks=f"tcp {check}")],
+            f"check {check} of VIP web cannot be made by way of the dataplane:"
+            " use tcp or udp without a port of its own, or --via direct",
+        )
+        for check in ("http:path=/a", "icmp", "tcp:port=81", "exec:command=/a", "agent:port=9")
+    ),
+    *(
+        (
+            [vip(at=at, mode=mode, passive=True, checks="tcp")],
+            "the gateway does not see the handshakes of VIP web: use --no-passive, or TCP with mode nat or fullnat",
+        )
+        for at, mode in (("192.0.2.1:53/udp", NAT), ("192.0.2.1:53/udp", FULLNAT), (V6, DSR), (V6, IPIP), (V6, GUE))
+    ),
+    (
+        [vip(passive=True)],
+        "VIP web has no check that could confirm what handshakes make suspected:"
+        " give it one, as --check tcp, or use --no-passive",
+    ),
+    ([own(vip("a", "192.0.2.1:80/tcp", B), priority=16)], "priority 16 is not between 0 and 15: use 0 for the"),
+    ([own(vip("a", "192.0.2.1:80/tcp", B), priority=-1)], "priority -1 is not between"),
+    (
+        [own(vip("a", "192.0.2.1:80/tcp", B), timeout=601)],
+        "backend 10.0.0.1:8080 of VIP a: timeout 601 s is not between 1 ms and ten minutes: use 300ms or 1s;"
+        " `l4lb backend set` takes back what is not the VIP's by --inherit",
+    ),
+    (
+        [own(vip("a", "192.0.2.1:80/tcp", B, interval=0.5), fast_interval=1)],
+        "backend 10.0.0.1:8080 of VIP a: fast interval 1 s is not between 10 ms and the interval of 0.5 s",
+    ),
+    (
+        [own(vip("a", "192.0.2.1:80/tcp", B, fast_interval=1), interval=0.5)],
+        "backend 10.0.0.1:8080 of VIP a: fast interval 1 s is not between 10 ms and the interval of 0.5 s",
+    ),
+    (
+        [vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", checks="icmp tcp")],
+        "backend 10.0.0.1 of VIP a takes several ports, and check tcp says none:"
+        " give --check-port, or the check an option port",
+    ),
+    (
+        [own(vip("a", "192.0.2.1:80-90/tcp", "10.0.0.1", checks="http:path=/a", check_port=80), check_port=0)],
+        "backend 10.0.0.1 of VIP a takes several ports, and check http:path=/a says none: give --check-port",
+    ),
+    (
+        [vip("a", "192.0.2.1:*/udp", "10.0.0.1", checks="udp", mode=GUE, via=DATAPLANE)],
+        "and check udp says none: give --check-port",
+    ),
 ]  # fmt: skip
 
 
