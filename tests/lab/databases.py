@@ -57,16 +57,21 @@ class Server:
     def start(self, *command: str, ready: str) -> None:
         """Starts it, and returns when it says that it is `ready`."""
         self._command, self._ready = command, ready
-        with (self.folder / "log").open("ab") as log:
-            before = log.tell()
-            self._process = subprocess.Popen(
-                self._bound(command), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        before = len((self.folder / "log").read_bytes())
         deadline = time.monotonic() + _PATIENCE
         while ready not in self.log(before):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            # One that was killed may leave children, which for a moment keep its successor from starting.
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._popen(command)
+            if time.monotonic() > deadline:
                 pytest.fail(f"{command[0]} did not start:\n{self.log()}")
             time.sleep(0.02)
+
+    def _popen(self, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                self._bound(command), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def _bound(self, command: tuple[str, ...]) -> list[str]:
         """A command as its user's, that ends when we do."""
@@ -190,6 +195,7 @@ def _server(goodbye: signal.Signals, privileged: bool = False) -> Iterator[Serve
         (folder / "ca.pem").write_bytes(authority.pem)
         (folder / "password").write_text(f"{PASSWORD}\n")
         (folder / "wrong").write_text("falsch")
+        (folder / "log").touch()
         for path in (folder, *folder.iterdir()):
             os.chown(path, _NOBODY, _NOBODY)
         yield server

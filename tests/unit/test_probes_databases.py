@@ -71,7 +71,7 @@ def test_a_postgres_that_lets_us_calculate_for_ever_is_left() -> None:
         await reader.read(4_096)
         writer.write(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0")
         nonce = (await reader.read(4_096)).rpartition(b"r=")[2]
-        server_first = b"r=" + nonce + b"more,s=c2FsdA==,i=2000000000"
+        server_first = b"r=" + nonce + b"more,s=c2FsdHNhbHRzYWx0c2FsdA==,i=2000000000"
         writer.write(b"R" + (len(server_first) + 8).to_bytes(4) + b"\0\0\0\x0b" + server_first)
         await reader.read()
 
