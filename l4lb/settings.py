@@ -1,5 +1,6 @@
 """The settings of VIPs and backends as plain values, as wire and state file carry them: texts, numbers, lists."""
 
+import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -77,11 +78,24 @@ def value(values: Mapping[str, object], name: str, kind: type[_Value]) -> _Value
     Raises:
         UsageError: it is missing or of another type.
     """
-    found = values.get(name)
+    found = _given(values, name)
     if not isinstance(found, kind) or isinstance(found, bool):
-        what = {str: "text", int: "whole number", list: "list"}[kind]
-        raise UsageError(f"{name} is missing or no {what}", f"give {name}")
+        raise _no(_WHAT[kind], name, found)
     return found
+
+
+_WHAT = {str: "text", int: "whole number", list: "list"}
+
+
+def _given(values: Mapping[str, object], name: str) -> object:
+    if name not in values:
+        raise UsageError(f"{name} is missing", f"give {name}")
+    return values[name]
+
+
+def _no(what: str, name: str, found: object) -> UsageError:
+    """That a value is of another type; it is shown, as far as it is short."""
+    return UsageError(f"{name} {reprlib.repr(found)} is no {what}", "give one")
 
 
 def _number(values: Mapping[str, object], name: str) -> int:
@@ -130,17 +144,17 @@ def seconds(values: Mapping[str, object], name: str) -> float:
     Raises:
         UsageError: it is missing, of another type or not finite.
     """
-    found = values.get(name)
+    found = _given(values, name)
     # math.isfinite would raise OverflowError for a whole number that no float can hold.
     if not isinstance(found, int | float) or isinstance(found, bool) or not abs(found) <= sys.float_info.max:
-        raise UsageError(f"{name} is missing or no finite number", f"give {name}")
+        raise _no("finite number", name, found)
     return float(found)
 
 
 def _switch(values: Mapping[str, object], name: str) -> bool:
-    found = values.get(name)
+    found = _given(values, name)
     if not isinstance(found, bool):
-        raise UsageError(f"{name} is neither true nor false", f"give {name}")
+        raise UsageError(f"{name} {reprlib.repr(found)} is neither true nor false", "give one of them")
     return found
 
 

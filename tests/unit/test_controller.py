@@ -124,7 +124,7 @@ def test_a_list_of_backends_is_of_a_vip_that_is_named(controller: Controller) ->
     assert (backend["address"], backend["packets"]) == ("10.0.0.1", 5)
     for arguments, says in (
         ({}, "vip is missing"),
-        ({"vip": 5}, "vip is missing or no text"),
+        ({"vip": 5}, "vip 5 is no text"),
         ({"vip": "w"}, "no VIP"),
     ):
         with pytest.raises(L4lbError, match=says):

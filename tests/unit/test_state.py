@@ -59,7 +59,7 @@ def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
     ("change", "says"),
     [
         ({"mode": "fly"}, "mode 'fly' is not known"),
-        ({"mss": "1400"}, "mss is missing or no whole number"),
+        ({"mss": "1400"}, "mss '1400' is no whole number"),
         ({"sources": ["10.0.0.1/8"]}, "is no network"),
         ({"address": "192.0.2.10:9-8"}, "end before they begin"),
         ({"pool": 5}, "is no power of two"),
@@ -69,8 +69,8 @@ def test_a_file_of_the_last_version_is_taken_with_defaults() -> None:
         ({"checks": ["tpc"]}, "check kind 'tpc' is not known"),
         ({"rise": 0}, "VIP web: rise 0 is not between 1 and 255"),
         ({"panic_share": 101}, "VIP web: panic share 101 % is not between"),
-        ({"interval": 10**400}, "interval is missing or no finite number"),
-        ({"slow_start": True}, "slow_start is missing or no finite number"),
+        ({"interval": 10**400}, "interval 100000000000000000...0000000000000000000 is no finite number"),
+        ({"slow_start": True}, "slow_start True is no finite number"),
     ],
 )
 def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says: str) -> None:
@@ -87,7 +87,7 @@ def test_a_file_with_a_wrong_setting_is_refused(change: dict[str, object], says:
         ({"admin": "resting"}, "admin 'resting' is not known: use none or drain or disabled"),
         ({"priority": 16}, "priority 16 is not between 0 and 15"),
         ({"timeout": 601}, "backend 10.0.0.1:80 of VIP web: timeout 601 s is not between"),
-        ({"degrade": "no"}, "degrade is neither true nor false"),
+        ({"degrade": "no"}, "degrade 'no' is neither true nor false"),
     ],
 )
 def test_a_file_with_a_wrong_setting_of_a_backend_is_refused(change: dict[str, object], says: str) -> None:
