@@ -1,17 +1,20 @@
 """What requests do to a configuration, and every way in which they are refused."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from l4lb.changes import apply_change, parse_question
 from l4lb.errors import L4lbError, UsageError
-from l4lb.model import Config, Endpoint, Mode, Protocol, Scheduler
+from l4lb.health.rules import HealthRules
+from l4lb.model import Admin, Config, Endpoint, Mode, Protocol, Scheduler
+
+EMPTY = Config()
 
 
-def after(*requests: tuple[str, Mapping[str, object]]) -> Config:
-    config = Config()
+def after(*requests: tuple[str, Mapping[str, object]], config: Config = EMPTY) -> Config:
     for operation, arguments in requests:
         config = apply_change(config, operation, arguments)
     return config
@@ -43,6 +46,29 @@ def test_set_and_remove() -> None:
     assert apply_change(config, "backend.remove", {"vip": "web", "address": "10.0.0.1:8080"}).vips[1].backends == ()
     assert [vip.name for vip in apply_change(START, "vip.remove", {"name": "web"}).vips] == ["dsr"]
     assert apply_change(START, "vip.set", {"name": "dsr", "mode": "nat"}).vips[0].mode == "nat"
+
+
+def test_drain_disable_and_resume() -> None:
+    which = {"vip": "web", "address": "10.0.0.1:8080"}
+    config = apply_change(START, "backend.set", {**which, "weight": 7, "rise": 5})
+    (before,) = config.vips[1].backends
+    for verb, admin in (("drain", Admin.DRAIN), ("disable", Admin.DISABLED), ("resume", Admin.NONE)):
+        config = apply_change(config, f"backend.{verb}", which)
+        assert config.vips[1].backends == (replace(before, admin=admin),), "all else stays"
+        assert apply_change(config, f"backend.{verb}", which) == config
+
+
+def test_a_backend_is_judged_as_its_vip_says_or_by_its_own() -> None:
+    which = {"vip": "web", "address": "10.0.0.1:8080"}
+    config = after(
+        WEB, B1, ("vip.set", {"name": "web", "interval": 0.5, "rise": 4}), ("backend.set", {**which, "rise": 9})
+    )
+    (vip,) = config.vips
+    assert vip.rules_for(vip.backends[0]) == replace(HealthRules(), interval=0.5, rise=9)
+    (vip,) = after(("vip.set", {"name": "web", "rise": 3, "fall": 6}), config=config).vips
+    assert vip.rules_for(vip.backends[0]) == replace(HealthRules(), interval=0.5, rise=9, fall=6)
+    (vip,) = after(("backend.set", {**which, "rise": None}), config=config).vips
+    assert vip.rules_for(vip.backends[0]) == replace(HealthRules(), interval=0.5, rise=4)
 
 
 def test_the_idle_timeout_is_the_protocols_if_not_given() -> None:
@@ -146,6 +172,28 @@ REFUSED = [
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "weight": True}, 2, "weight True is no whole number"),
     ("backend.add", {"vip": "dsr", "address": "10.0.0.9:81"}, 2, "mode dsr keeps the port: leave it out"),
     ("backend.set", {"vip": "web", "address": "10.0.0.2:8080", "weight": 1}, 1, "did you mean 10.0.0.1:8080?"),
+    ("vip.set", {"name": "web", "checks": ["tcp", "tcp"]}, 2, "VIP web has a check twice"),
+    (
+        "vip.set",
+        {"name": "web", "checks": ["http:port=0"]},
+        2,
+        "option port of check http: '0' is not between 1 and 65535",
+    ),
+    ("vip.set", {"name": "web", "interval": 0}, 2, "VIP web: interval 0 s is not between 10 ms and a day"),
+    ("vip.set", {"name": "web", "interval": None}, 2, "interval is missing or no finite number"),
+    ("vip.set", {"name": "web", "passive": True}, 2, "VIP web has no check that could confirm"),
+    ("vip.set", {"name": "web", "priority": 1}, 2, "vip.set takes no argument 'priority'"),
+    ("vip.set", {"name": "web", "admin": "drain"}, 2, "vip.set takes no argument 'admin'"),
+    ("vip.set", {"name": "dsr", "via": "dataplane", "checks": ["http"]}, 2, "cannot be made by way of the dataplane"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "priority": 16}, 2, "priority 16 is not between 0 and 15"),
+    ("backend.add", {"vip": "web", "address": "10.0.0.9", "panic_share": 5}, 2, "takes no argument 'panic_share'"),
+    ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "checks": ["tcp"]}, 2, "takes no argument 'checks'"),
+    ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "rise": 0}, 2, "8080 of VIP web: rise 0 is not between"),
+    ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "priority": None}, 2, "priority is missing or no whole"),
+    ("backend.drain", {"vip": "web", "address": "10.0.0.1:8080", "weight": 1}, 2, "drain takes no argument 'weight'"),
+    ("backend.drain", {"vip": "web", "address": "10.0.0.9:8080"}, 1, "VIP web has no backend 10.0.0.9:8080"),
+    ("backend.disable", {"vip": "nope", "address": "10.0.0.1"}, 1, "there is no VIP 'nope'"),
+    ("backend.resume", {"vip": "web"}, 2, "address is missing or no text"),
     ("backend.remove", {"vip": "dsr", "address": "10.0.0.2"}, 1, "VIP dsr has no backend 10.0.0.2:80"),
 ]
 
