@@ -76,7 +76,7 @@ class Server:
     def _bound(self, command: tuple[str, ...]) -> list[str]:
         """A command as its user's, that ends when we do."""
         user = () if self._privileged else ("--reuid", str(_NOBODY), "--regid", str(_NOBODY), "--clear-groups")
-        return ["setpriv", *user, "--pdeathsig", self._goodbye.name.removeprefix("SIG"), *command]
+        return ["setpriv", *user, "--pdeathsig", "KILL", *command]
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
