@@ -1,13 +1,16 @@
 """Plans, carried out one operation at a time on a model of the maps: no packet meets a number that leads nowhere."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
+from operator import ne
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l4lb.balance import maglev
 from l4lb.balance.slots import NOBODY
 from l4lb.errors import L4lbError
 from l4lb.model import Backend, Config, Endpoint, IPAddress, Mode, Protocol, Scheduler, Service, Vip
@@ -51,6 +54,7 @@ class Kernel:
     regions: dict[int, Region] = field(default_factory=dict)
     backends: dict[int, BackendRecord] = field(default_factory=dict)
     backend_settings: dict[int, BackendSettings] = field(default_factory=dict)
+    generations: Counter[int] = field(default_factory=Counter)
     pools: dict[int, Pool] = field(default_factory=dict)
     addresses: dict[int, IPAddress] = field(default_factory=dict)
     ranges: dict[tuple[int, Protocol], int] = field(default_factory=dict)  # words
@@ -58,16 +62,38 @@ class Kernel:
     range_lines: bytearray = field(default_factory=lambda: bytearray(LIMITS.range_lines * 64))
     entries: dict[tuple[int, int], int] = field(default_factory=dict)
     filter: dict[int, int] = field(default_factory=dict)
+    known: Image = field(default_factory=Image)
 
-    def make_plan(self, config: Config, image: Image | None = None) -> Plan:
+    def make_plan(self, config: Config, image: Image | None = None, configured: Config | None = None) -> Plan:
         """A plan for these maps, made from an image of them or as after a restart."""
-        return make_plan(config, self.image() if image is None else image, LIMITS, self.read, 1000)
+        found = self.image() if image is None else image
+        return make_plan(config, found, LIMITS, self.read, 1000, configured=configured)
+
+    def follow(self, config: Config, configured: Config | None = None) -> Plan:
+        """Makes a plan, as a daemon that goes on, and does it."""
+        made = self.make_plan(config, self.known, configured)
+        for operation in made.operations:
+            self.apply(operation)
+        self.known = made.image
+        return made
+
+    def recorded(self, endpoint: Endpoint) -> tuple[int, int]:
+        """What a record of a flow to a backend holds: its number, and which one of those that had it."""
+        (number,) = (number for number, record in self.backends.items() if record.endpoint == endpoint)
+        return number, self.generations[number]
+
+    def leads_to(self, record: tuple[int, int]) -> Endpoint | None:
+        """The backend that a flow with this record goes to."""
+        number, generation = record
+        found = self.backends.get(number)
+        return found.endpoint if found is not None and self.generations[number] == generation else None
 
     def apply(self, operation: plan.Operation) -> None:
         match operation:
             case plan.WriteBackend(number, record, chosen, _):
                 assert number not in self.backends
                 self.backends[number], self.backend_settings[number] = record, chosen
+                self.generations[number] += 1
             case plan.SetBackend(number, chosen):
                 self.backend_settings[number] = chosen
             case plan.EmptyPool(pool):
@@ -234,6 +260,28 @@ def configs(draw: st.DrawFn) -> Config:
     return Config(tuple(vips.values()))
 
 
+@st.composite
+def healthy(draw: st.DrawFn) -> tuple[Config, Config]:
+    """A configuration, and what is served of it: backends are left out, or have another weight."""
+    config = draw(configs())
+
+    def served(vip: Vip) -> Vip:
+        weights = [
+            (backend, draw(st.sampled_from([None, 0, min(1, backend.weight), backend.weight])))
+            for backend in vip.backends
+        ]
+        return replace(
+            vip,
+            backends=tuple(
+                replace(backend, weight=min(weight, backend.weight))
+                for backend, weight in weights
+                if weight is not None
+            ),
+        )
+
+    return config, replace(config, vips=tuple(map(served, config.vips)))
+
+
 def expected(config: Config, to: Endpoint) -> set[Endpoint] | None:
     vip = config.vip_for(to, Protocol.TCP)
     return None if vip is None else {backend.endpoint for backend in vip.backends if backend.weight}
@@ -247,12 +295,12 @@ PROBES = [
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(configs(), min_size=2, max_size=4), st.data())
-def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.DataObject) -> None:
+@given(st.lists(healthy(), min_size=2, max_size=4), st.data())
+def test_traffic_meets_the_old_state_or_the_new(steps: list[tuple[Config, Config]], data: st.DataObject) -> None:
     """After each operation every port is served by the old set of backends or by the new one, never by half of one."""
     kernel, image, before = Kernel(), Image(), Config()
-    for config in steps:
-        made = kernel.make_plan(config, image)
+    for configured, config in steps:
+        made = kernel.make_plan(config, image, configured)
         for operation in made.operations:
             kernel.apply(operation)
             for to in PROBES:
@@ -270,7 +318,7 @@ def test_traffic_meets_the_old_state_or_the_new(steps: list[Config], data: st.Da
         image, before = made.image, config
         if data.draw(st.booleans(), label="restart"):
             image = kernel.image()
-            assert kernel.make_plan(config, image).operations == ()
+            assert kernel.make_plan(config, image, configured).operations == ()
 
 
 @settings(deadline=None, max_examples=40)
@@ -367,3 +415,76 @@ def test_the_answers_of_a_server_stay_with_the_vip_that_had_it_first() -> None:
         answering = kernel.find(index.server_key(one.backends[0].endpoint, Protocol.TCP))
         assert answering is not None
         assert kernel.vips[kernel.backends[answering].vip].service == one.service
+
+
+def currents(kernel: Kernel) -> dict[str, list[int]]:
+    """The slots of all VIPs, by their addresses and ports."""
+    return {
+        str(kernel.vips[number].service): list(kernel.read(region).table.current)
+        for number, region in kernel.regions.items()
+    }
+
+
+@st.composite
+def many(draw: st.DrawFn) -> tuple[Config, Config]:
+    """Two VIPs of about so many backends that one more or less makes another size, and what is served of them."""
+    configured, served = [], []
+    for number in range(2):
+        weights = draw(st.lists(st.integers(0, 2), min_size=9, max_size=13))
+        left = draw(st.lists(st.integers(0, 12), max_size=4, unique=True))
+        vip = simple(number, Mode.DSR, weights)
+        configured.append(vip)
+        served.append(replace(vip, backends=tuple(b for place, b in enumerate(vip.backends) if place not in left)))
+    return Config(tuple(configured)), Config(tuple(served))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(many(), min_size=1, max_size=3))
+def test_tables_are_of_one_size_whoever_is_healthy(steps: list[tuple[Config, Config]]) -> None:
+    """That of the backends that are configured with a weight; and what is said to move does, and nothing else."""
+    kernel = Kernel()
+    for configured, config in steps:
+        before = currents(kernel)
+        moved = kernel.follow(config, configured).moved
+        after = currents(kernel)
+        for wanted, served in zip(configured.vips, config.vips, strict=True):
+            slots, old = after[str(served.service)], before.get(str(served.service), [])
+            if any(backend.weight for backend in served.backends):
+                assert len(slots) == maglev.table_size(sum(backend.weight > 0 for backend in wanted.backends))
+            differences = sum(map(ne, old, slots)) if len(old) == len(slots) else max(len(old), len(slots))
+            assert moved.get(served.name, 0) == differences
+
+
+def test_one_backend_that_goes_down_moves_its_own_slots() -> None:
+    """Of 11, where 10 alone would have a smaller table, so that nearly all would move."""
+    whole = Config((simple(0, Mode.DSR, [1] * 11), simple(2, Mode.DSR, [1])))
+    less = replace(whole, vips=(replace(whole.vips[0], backends=whole.vips[0].backends[1:]), whole.vips[1]))
+    for first, second in ((whole, less), (less, whole)):
+        kernel = Kernel()
+        kernel.follow(first, whole)
+        moved = kernel.follow(second, whole).moved
+        slots = currents(kernel)["192.0.2.1:80/tcp"]
+        assert moved.keys() == {"v0"}
+        assert len(slots) // 11 <= moved["v0"] < 2 * len(slots) // 11
+        assert kernel.follow(second, whole).moved == {}
+    kernel = Kernel()
+    kernel.follow(whole)
+    assert kernel.follow(less).moved["v0"] == len(slots), "as if it had been removed"
+
+
+def test_no_record_leads_to_a_backend_that_was_left_out_meanwhile() -> None:
+    """Not even when it has come back, under whatever number: its flows were released, and have found others."""
+    whole = Config((simple(0, Mode.DSR, [1, 1, 1]),))
+    (vip,) = whole.vips
+    drained = replace(whole, vips=(replace(vip, backends=(replace(vip.backends[0], weight=0), *vip.backends[1:])),))
+    less = replace(whole, vips=(replace(vip, backends=vip.backends[1:]),))
+    kernel = Kernel()
+    kernel.follow(whole)
+    first, *others = ((backend.endpoint, kernel.recorded(backend.endpoint)) for backend in vip.backends)
+    kernel.follow(drained, whole)
+    assert kernel.leads_to(first[1]) == first[0], "who drains keeps what he has"
+    for config in (less, whole, less, whole):
+        kernel.follow(config, whole)
+        assert kernel.leads_to(first[1]) is None
+        assert all(kernel.leads_to(record) == endpoint for endpoint, record in others), "and the others all the time"
+    assert kernel.leads_to(kernel.recorded(first[0])) == first[0]
