@@ -180,7 +180,7 @@ REFUSED = [
         "option port of check http: '0' is not between 1 and",
     ),
     ("vip.set", {"name": "web", "interval": 0}, 2, "VIP web: interval 0 s is not between 10 ms and a day"),
-    ("vip.set", {"name": "web", "interval": None}, 2, "interval is missing or no finite number"),
+    ("vip.set", {"name": "web", "interval": None}, 2, "interval None is no finite number: give one"),
     ("vip.set", {"name": "web", "passive": True}, 2, "VIP web has no check that could confirm"),
     ("vip.set", {"name": "web", "priority": 1}, 2, "vip.set takes no argument 'priority'"),
     ("vip.set", {"name": "web", "admin": "drain"}, 2, "vip.set takes no argument 'admin'"),
@@ -189,11 +189,16 @@ REFUSED = [
     ("backend.add", {"vip": "web", "address": "10.0.0.9", "panic_share": 5}, 2, "takes no argument 'panic_share'"),
     ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "checks": ["tcp"]}, 2, "takes no argument 'checks'"),
     ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "rise": 0}, 2, "8080 of VIP web: rise 0 is not between"),
-    ("backend.set", {"vip": "web", "address": "10.0.0.1:8080", "priority": None}, 2, "priority is missing or no whole"),
+    (
+        "backend.set",
+        {"vip": "web", "address": "10.0.0.1:8080", "priority": None},
+        2,
+        "priority None is no whole number: give one",
+    ),
     ("backend.drain", {"vip": "web", "address": "10.0.0.1:8080", "weight": 1}, 2, "drain takes no argument 'weight'"),
     ("backend.drain", {"vip": "web", "address": "10.0.0.9:8080"}, 1, "VIP web has no backend 10.0.0.9:8080"),
     ("backend.disable", {"vip": "nope", "address": "10.0.0.1"}, 1, "there is no VIP 'nope'"),
-    ("backend.resume", {"vip": "web"}, 2, "address is missing or no text"),
+    ("backend.resume", {"vip": "web"}, 2, "address is missing: give address"),
     ("backend.remove", {"vip": "dsr", "address": "10.0.0.2"}, 1, "VIP dsr has no backend 10.0.0.2:80"),
 ]
 
