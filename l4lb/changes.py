@@ -89,16 +89,12 @@ def _vip_add(config: Config, arguments: Arguments) -> Config:
         service=Service.parse(settings.value(arguments, "address", str), protocol),
         idle_timeout=protocol.idle_timeout,
     )
-    return _with_vips(config, (*config.vips, _with_settings(vip, arguments)))
+    return _with_vips(config, (*config.vips, settings.changed(vip, arguments)))
 
 
 def _vip_set(config: Config, arguments: Arguments) -> Config:
     vip = find_vip(config, settings.value(arguments, "name", str))
-    return _with_vip(config, _with_settings(vip, arguments))
-
-
-def _with_settings(vip: Vip, arguments: Arguments) -> Vip:
-    return settings.changed(vip, arguments)
+    return _with_vip(config, settings.changed(vip, arguments))
 
 
 def _vip_remove(config: Config, arguments: Arguments) -> Config:

@@ -73,7 +73,7 @@ def vips(views: list[dict[str, Any]]) -> None:
 def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
     """The backends of a VIP, a line each, with their shares of its packets."""
     if not views:
-        click.echo(" " * indent + _style("no backends: its packets are dropped", fg="red"))
+        click.echo(" " * indent + _style("no backends: nobody takes its packets", fg="red"))
         return
     judged = any(_remark(backend) for backend in views)
     total = sum(backend["packets"] for backend in views) or 1
@@ -156,7 +156,7 @@ def status(view: dict[str, Any]) -> None:
         head = f"{_style(vip['name'], bold=True)}  {_vip_address(vip)}  {how}"
         figures = f"{count(vip['packets'])} packets, {size(vip['bytes'])}{', settling' * vip['settling']}"
         click.echo(f"\n{head}  {figures}")
-        if vip["verdict"] != "ok":
+        if vip["verdict"] != "ok" and vip["backends"]:
             click.echo(_style(f"  {vip['verdict'].upper()}: {vip['verdict_why']}", fg="red", bold=True))
         backends(vip["backends"], indent=2)
     if not view["vips"]:

@@ -260,6 +260,13 @@ def test_a_vip_that_nobody_serves_is_loud(daemon: Daemon) -> None:
     assert rows[1].endswith("unresolved  down: connection refused")
 
 
+def test_a_vip_without_backends_says_so_once(daemon: Daemon) -> None:
+    run(daemon, WEB[0], "vip set web --none-left reject")
+    shown = run(daemon, "status").output.splitlines()
+    assert shown[2].startswith("web  192.0.2.10:80/tcp")
+    assert shown[3:] == ["  no backends: nobody takes its packets"]
+
+
 def test_a_list_counts_the_backends_that_take_flows(daemon: Daemon) -> None:
     run(daemon, *WEB, "backend set web 10.0.0.2 --priority 0")
 
