@@ -1,23 +1,32 @@
 """A user's program ends with status 0.
 
 It runs without a shell, as an unprivileged user, in a session of its own, and knows nothing of the daemon but what is
-meant for it. When it has ended or its time is over, its whole process group is killed.
+meant for it. When it has ended or its time is over, its whole process group is killed; if this process dies, the
+program does too.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import os
-import pwd
+import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from l4lb.health.check import Check
+from l4lb.probes.accounts import Account, Accounts
 from l4lb.probes.target import Target, Unwell
 
 MAX_OUTPUT = 4_096  # bytes
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _DYING_SECONDS = 1.0  # that a killed program may take; more if it hangs in the kernel
+_OPEN_FILES = 1_024  # what programs are used to; select() takes no more
+_PR_SET_PDEATHSIG = 1  # uapi/linux/prctl.h
+
+_accounts = Accounts()
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong]
 
 
 async def probe(check: Check, target: Target) -> None:
@@ -26,7 +35,7 @@ async def probe(check: Check, target: Target) -> None:
     Raises:
         Unwell: it could not be run, wrote too much, or ended otherwise; then with the first line that it wrote.
     """
-    process = _start(check, target)
+    process = _start(check, target, await _account(check.get("user")))
     assert process.stdout is not None
     with process.stdout, _pidfd(process) as pidfd:
         try:
@@ -43,14 +52,17 @@ async def probe(check: Check, target: Target) -> None:
         raise Unwell(": ".join(filter(None, (how, said))))
 
 
-def _start(check: Check, target: Target) -> subprocess.Popen[bytes]:
-    command, user = check.get("command"), check.get("user")
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        raise Unwell(f"there is no user {user}") from None
-    if account.pw_uid == 0:
+async def _account(user: str) -> Account:
+    account = await _accounts.find(user)
+    if account is None:
+        raise Unwell(f"there is no user {user}")
+    if account.uid == 0:
         raise Unwell(f"user {user} is root by another name")
+    return account
+
+
+def _start(check: Check, target: Target, account: Account) -> subprocess.Popen[bytes]:
+    command, user = check.get("command"), check.get("user")
     try:
         return subprocess.Popen(
             [command],
@@ -68,13 +80,31 @@ def _start(check: Check, target: Target) -> subprocess.Popen[bytes]:
                 "L4LB_PROTOCOL": target.protocol,
             },
             start_new_session=True,
-            user=account.pw_uid,
-            group=account.pw_gid,
+            user=account.uid,
+            group=account.gid,
             extra_groups=[],
+            preexec_fn=_bound_to(os.getpid()),
         )
     except OSError as error:
         what = command if error.filename else f"programs as user {user}"
         raise Unwell(f"cannot run {what}: {error.strerror}") from None
+
+
+def _bound_to(parent: int) -> Callable[[], None]:
+    """What is done in the new process, once it is its user's: the kernel forgets a wish to die when the user changes.
+
+    Other threads of this process may hold locks that nobody opens there, so nothing is imported, logged or looked up.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+
+    def bind() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return bind
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,10 @@
 
 import os
 import pwd
+import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +89,8 @@ def test_it_knows_what_is_meant_for_it_and_nothing_else(
     os.set_inheritable(write_end, True)
     standard_input = os.dup(0)
     os.dup2(read_end, 0)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))  # as workers do
     try:
         body = f"""
             cat /proc/self/environ >{folder}/environ
@@ -92,9 +98,11 @@ def test_it_knows_what_is_meant_for_it_and_nothing_else(
             (cd /proc/self/fd; echo *) >{folder}/files
             cut -d' ' -f5,6 /proc/$$/stat >{folder}/session; echo $$ $$ >>{folder}/session
             readlink /proc/$$/cwd /proc/$$/fd/0 >{folder}/places
+            ulimit -Sn >{folder}/open-files
             echo $# >{folder}/arguments"""
         assert run(program(body)).ok
     finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
         os.dup2(standard_input, 0)
         os.close(standard_input)
         os.close(read_end)
@@ -118,6 +126,7 @@ def test_it_knows_what_is_meant_for_it_and_nothing_else(
     assert session[0] == session[1]
     assert (folder / "places").read_text().split() == ["/", "/dev/null"]
     assert (folder / "arguments").read_text().strip() == "0"
+    assert (folder / "open-files").read_text().strip() == "1024"
 
 
 def alive(number: str) -> bool:
@@ -157,6 +166,26 @@ def test_children_neither_delay_it_nor_outlive_it(program: Program, folder: Path
 def test_who_writes_too_much_is_killed(program: Program, folder: Path) -> None:
     assert not run(program(f"echo $$ >{folder}/number; exec yes")).ok
     assert gone((folder / "number").read_text().strip())
+
+
+PROBER = """
+import sys
+from tests.unit.probing import probe_port
+print(probe_port(f"exec:command={sys.argv[1]}", 8080, 60).reason)
+"""
+
+
+def test_if_who_runs_it_is_killed_so_is_it(program: Program, folder: Path) -> None:
+    number = folder / "number"
+    path = program(f"echo $$ >{number}.new; mv {number}.new {number}; exec sleep 60")
+    with subprocess.Popen([sys.executable, "-c", PROBER, str(path)], stdout=subprocess.PIPE) as prober:
+        for _ in range(500):
+            if number.exists():
+                break
+            time.sleep(0.01)
+        os.kill(prober.pid, signal.SIGKILL)
+        assert prober.communicate() == (b"", None)
+    assert gone(number.read_text().strip())
 
 
 def test_no_zombies_stay(program: Program) -> None:
