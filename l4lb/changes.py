@@ -84,11 +84,8 @@ def _suggestion(wrong: str, known: list[str], add: str) -> str:
 
 def _vip_add(config: Config, arguments: Arguments) -> Config:
     protocol = Protocol.parse(settings.value(arguments, "protocol", str))
-    vip = Vip(
-        name=settings.value(arguments, "name", str),
-        service=Service.parse(settings.value(arguments, "address", str), protocol),
-        idle_timeout=protocol.idle_timeout,
-    )
+    service = Service.parse(settings.value(arguments, "address", str), protocol)
+    vip = Vip.bare(settings.value(arguments, "name", str), service)
     return _with_vips(config, (*config.vips, settings.changed(vip, arguments)))
 
 
@@ -138,12 +135,7 @@ def _backend_remove(config: Config, arguments: Arguments) -> Config:
 def vip_and_endpoint(config: Config, arguments: Arguments) -> tuple[Vip, Endpoint]:
     """The VIP and the endpoint that arguments name; a port that is left out is the VIP's."""
     vip = find_vip(config, settings.value(arguments, "vip", str))
-    return vip, Endpoint.parse(settings.value(arguments, "address", str), default_port=_default_port(vip))
-
-
-def _default_port(vip: Vip) -> int:
-    """The VIP's, or 0 for the one that the client chose."""
-    return vip.service.first_port if vip.service.is_single else 0
+    return vip, Endpoint.parse(settings.value(arguments, "address", str), default_port=vip.service.backend_port)
 
 
 def _with_vip(config: Config, changed: Vip) -> Config:

@@ -222,6 +222,11 @@ class Service:
         )
 
     @property
+    def backend_port(self) -> int:
+        """The port of backends that say none: the only one there is, or 0 for the one that the client chose."""
+        return self.first_port if self.is_single else 0
+
+    @property
     def breadth(self) -> tuple[int, int]:
         """Of those that take a packet, the one with the least gets it."""
         return self.last_port - self.first_port, -self.first_port
@@ -244,6 +249,18 @@ class Service:
         if service.last_port < service.first_port:
             raise UsageError(f"ports {ports} end before they begin", "write the lower one first")
         return service
+
+    @classmethod
+    def parse_whole(cls, text: str) -> Self:
+        """From what :meth:`parse` takes, with ``/tcp`` or ``/udp`` behind it.
+
+        Raises:
+            UsageError: it is nothing of the kind.
+        """
+        place, slash, protocol = text.rpartition("/")
+        if not slash:
+            raise UsageError(f"VIP address {text!r} has no protocol", f"write it as in {text}/tcp or {text}/udp")
+        return cls.parse(place, Protocol.parse(protocol))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +314,11 @@ class Vip:
     passive: bool = False
     health: HealthRules = HealthRules()  # noqa: RUF009 - it does not change
     spread: VipRules = VipRules()  # noqa: RUF009 - nor does it
+
+    @classmethod
+    def bare(cls, name: str, service: Service) -> Self:
+        """A VIP of which nothing else is said."""
+        return cls(name, service, idle_timeout=service.protocol.idle_timeout)
 
     @property
     def protocol(self) -> Protocol:

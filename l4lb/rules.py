@@ -232,7 +232,7 @@ def _backend_problems(vip: Vip) -> Iterator[UsageError]:
     if len(vip.backends) > MAX_BACKENDS:
         yield UsageError(f"VIP {vip.name} has more than {MAX_BACKENDS:,} backends", "spread them over several VIPs")
     seen: set[Endpoint] = set()
-    port = vip.service.first_port if vip.service.is_single else 0
+    port = vip.service.backend_port
     for backend in vip.backends:
         if backend.endpoint in seen:
             yield UsageError(

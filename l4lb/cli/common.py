@@ -12,8 +12,8 @@ from click.shell_completion import CompletionItem
 
 from l4lb import settings
 from l4lb.client import Client
-from l4lb.errors import L4lbError, UsageError
-from l4lb.model import MAX_WEIGHT, Endpoint, Protocol, Service
+from l4lb.errors import L4lbError
+from l4lb.model import MAX_WEIGHT, Endpoint, Service
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -61,10 +61,7 @@ class VipAddress(click.ParamType[Any]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Address and ports in one, and the protocol."""
-        place, slash, protocol = value.rpartition("/")
-        if not slash:
-            raise UsageError(f"VIP address {value!r} has no protocol", f"write it as in {value}/tcp or {value}/udp")
-        service = Service.parse(place, Protocol.parse(protocol))
+        service = Service.parse_whole(value)
         return service.place, service.protocol.label
 
 
