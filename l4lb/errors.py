@@ -4,6 +4,9 @@ Only the command line prints or exits; an error's class says with which status.
 """
 
 import os
+from collections.abc import Sequence
+
+MOST_TOLD = 20  # things that are wrong at once
 
 
 class L4lbError(Exception):
@@ -30,6 +33,21 @@ class UsageError(L4lbError):
     """Input that can never be right, whatever the configuration."""
 
     exit_code = 2
+
+
+class ManifoldError(UsageError):
+    """Input that has several things wrong.
+
+    Attributes:
+        errors: each for a line of its own, :data:`MOST_TOLD` of them and that there are more.
+    """
+
+    def __init__(self, errors: Sequence[UsageError]) -> None:
+        told = tuple(errors[:MOST_TOLD])
+        if len(errors) > MOST_TOLD:
+            told = (*told, UsageError("more is wrong", "mend these first"))
+        super().__init__("; ".join(map(str, told)))
+        self.errors = told
 
 
 class UnreachableError(L4lbError):

@@ -13,7 +13,7 @@ from l4lb.health.check import Check
 from l4lb.health.rules import NoneLeft, Panic, State
 from l4lb.model import Admin, Backend, IPNetwork, Mode, Scheduler, Via, Vip
 
-_MOST_ITEMS = 64  # of a list from outside
+MOST_ITEMS = 64  # of a list from outside
 
 _Value = TypeVar("_Value", str, int, list[object])
 
@@ -21,6 +21,12 @@ _Value = TypeVar("_Value", str, int, list[object])
 def plain(vip: Vip) -> dict[str, object]:
     """All settings of a VIP."""
     return {name: _plain(getattr(_holder(vip, name), name)) for name in SETTINGS}
+
+
+def chosen(vip: Vip) -> dict[str, object]:
+    """Those settings of a VIP that are not as they always are."""
+    usual = plain(Vip.bare(vip.name, vip.service))
+    return {name: value for name, value in plain(vip).items() if value != usual[name]}
 
 
 def changed(vip: Vip, values: Mapping[str, object]) -> Vip:
@@ -43,6 +49,12 @@ def plain_backend(backend: Backend) -> dict[str, object]:
         **{name: _plain(getattr(backend, name)) for name in _BACKEND},
         **{name: _plain(value) for name, value in backend.overrides},
     }
+
+
+def chosen_backend(backend: Backend) -> dict[str, object]:
+    """Those settings of a backend that are not as they always are, and all that outrank the VIP's."""
+    usual = {name: _plain(getattr(Backend(backend.endpoint), name)) for name in _BACKEND}
+    return {name: value for name, value in plain_backend(backend).items() if value != usual.get(name)}
 
 
 def changed_backend(backend: Backend, values: Mapping[str, object]) -> Backend:
@@ -115,8 +127,8 @@ def _choice(kind: type[StrEnum]) -> Callable[[Mapping[str, object], str], StrEnu
 def _items(values: Mapping[str, object], name: str) -> list[object]:
     """A list that is short enough to look at each item; the rules allow fewer yet."""
     items = value(values, name, list)
-    if len(items) > _MOST_ITEMS:
-        raise UsageError(f"{name} are {len(items):,}, and more than {_MOST_ITEMS} are never possible", "give fewer")
+    if len(items) > MOST_ITEMS:
+        raise UsageError(f"{name} are {len(items):,}, and more than {MOST_ITEMS} are never possible", "give fewer")
     return items
 
 
@@ -198,6 +210,9 @@ _SPREAD: Mapping[str, _Parser] = {
     "none_left": _choice(NoneLeft),
 }
 _BACKEND: Mapping[str, _Parser] = {"weight": _number, "priority": _number, "admin": _choice(Admin)}
+
+DURATIONS = frozenset({"idle_timeout", "interval", "timeout", "fast_interval", "slow_start", "stale_after"})
+LISTS = frozenset({"sources", "checks"})
 
 SETTINGS = (*_OWN, *_HEALTH, *_SPREAD)
 BACKEND_SETTINGS = (*_BACKEND, *_HEALTH)
