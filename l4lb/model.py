@@ -330,6 +330,8 @@ class Vip:
 
     def rules_for(self, backend: Backend) -> HealthRules:
         """How a backend is judged."""
+        if not backend.overrides:
+            return self.health  # of most, and asked for all the time
         return replace(self.health, **dict(backend.overrides))  # type: ignore[arg-type]
 
     def source_for(self, backend: IPAddress) -> IPNetwork | None:

@@ -9,7 +9,7 @@ import pytest
 from l4lb.changes import apply_change, parse_question
 from l4lb.errors import L4lbError, UsageError
 from l4lb.health.rules import HealthRules
-from l4lb.model import Admin, Config, Endpoint, Mode, Protocol, Scheduler
+from l4lb.model import Admin, Backend, Config, Endpoint, Mode, Protocol, Scheduler
 
 EMPTY = Config()
 
@@ -263,11 +263,14 @@ def test_the_narrowest_vip_takes_a_packet() -> None:
 
 
 def test_a_vip_has_a_bounded_number_of_backends() -> None:
-    config = after(WEB)
-    for number in range(1024):
-        config = apply_change(config, "backend.add", {"vip": "web", "address": f"10.0.{number >> 8}.{number & 255}"})
+    (vip,) = after(WEB).vips
+    many = tuple(Backend(Endpoint(IPv4Address("10.0.0.0") + number, 80)) for number in range(1_023))
+    config = after(
+        ("backend.add", {"vip": "web", "address": "10.1.0.0"}), config=Config((replace(vip, backends=many),))
+    )
+    assert len(config.vips[0].backends) == 1_024
     with pytest.raises(UsageError, match="more than 1,024 backends"):
-        apply_change(config, "backend.add", {"vip": "web", "address": "10.1.0.0"})
+        apply_change(config, "backend.add", {"vip": "web", "address": "10.1.0.1"})
 
 
 def test_questions() -> None:
