@@ -132,6 +132,7 @@ class Controller:
             self._check_forwarding(config)
             _check_libraries(config, self._config)
             plan = await self._plan(config)
+            await asyncio.to_thread(self._dataplane.plan, config)  # it has to fit when all are up, too
             try:
                 await self._next_hops.watch(backend_addresses(config))
                 await self._dataplane.require(self._features(config), config.seed)

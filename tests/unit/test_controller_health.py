@@ -16,6 +16,7 @@ from l4lb import daemon as daemon_module
 from l4lb.errors import L4lbError, UsageError
 from l4lb.health.handshakes import Handshakes
 from l4lb.model import Config
+from l4lb.plan.planner import Plan
 from tests.unit.fake_edges import Edges, controller_of
 from tests.unit.fake_probers import FakeProbers
 
@@ -390,3 +391,22 @@ async def test_what_connections_tell_has_a_backend_probed(
         daemon.probers.tell(JOB1, "no answer within 300 ms")
         event = await daemon.event()
         assert event.startswith("10.0.0.1:80 down: no answer within 300 ms; suspected: 5 handshakes unanswered for")
+
+
+@in_loop
+async def test_what_fits_only_while_backends_are_down_is_refused(
+    edges: Edges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(edges, tmp_path, *BOTH) as daemon:
+        plan = edges.plan
+
+        def bounded(config: Config, configured: Config | None = None) -> Plan:
+            if sum(len(vip.backends) for vip in config.vips) > 2:
+                raise L4lbError("more than 2 backends do not fit into the maps")
+            return plan(config, configured)
+
+        monkeypatch.setattr(edges, "plan", bounded)
+        daemon.probers.tell(JOB1, "connection refused")
+        await daemon.event()
+        with pytest.raises(L4lbError, match="do not fit"):
+            await daemon.do(("backend.add", {"vip": "web", "address": "10.0.0.9"}))
