@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from l4lb import settings
+from l4lb import document, settings
 from l4lb.errors import L4lbError, UsageError
 from l4lb.model import Admin, Backend, Config, Endpoint, Protocol, Service, Vip
 from l4lb.rules import check
@@ -82,6 +82,10 @@ def _suggestion(wrong: str, known: list[str], add: str) -> str:
     return f"did you mean {' or '.join(near)}?"
 
 
+def _config_apply(config: Config, arguments: Arguments) -> Config:
+    return document.parse(arguments.get("document"), config.seed)
+
+
 def _vip_add(config: Config, arguments: Arguments) -> Config:
     protocol = Protocol.parse(settings.value(arguments, "protocol", str))
     service = Service.parse(settings.value(arguments, "address", str), protocol)
@@ -148,6 +152,7 @@ def _with_vips(config: Config, vips: tuple[Vip, ...]) -> Config:
 
 
 _CHANGES: dict[str, tuple[Callable[[Config, Arguments], Config], tuple[str, ...]]] = {
+    "config.apply": (_config_apply, ("document",)),
     "vip.add": (_vip_add, ("name", "address", "protocol", *settings.SETTINGS)),
     "vip.set": (_vip_set, ("name", *settings.SETTINGS)),
     "vip.remove": (_vip_remove, ("name",)),

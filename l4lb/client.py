@@ -6,14 +6,13 @@ from pathlib import Path
 from l4lb import wire
 from l4lb.errors import UnreachableError
 
+PATIENCE = 60.0  # seconds, longer than most answers take: one that compiles a program is ready after a few
+
 
 class Client:
-    """Sends requests to the daemon, one connection each.
+    """Sends requests to the daemon, one connection each; `timeout` is in seconds."""
 
-    `timeout`, in seconds, is longer than any answer takes: one that compiles a program is ready after a few.
-    """
-
-    def __init__(self, path: Path, timeout: float = 60) -> None:
+    def __init__(self, path: Path, timeout: float = PATIENCE) -> None:
         self._path = path
         self._timeout = timeout
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from l4lb import __version__
+from l4lb import __version__, document
 from l4lb.changes import CHANGES, apply_change, find_backend, parse_question, vip_and_endpoint
 from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.dataplane import Account, Dataplane
@@ -15,6 +15,7 @@ from l4lb.datapath.explain import Packet
 from l4lb.datapath.layout import Features, features_of
 from l4lb.datapath.nexthops import NextHops
 from l4lb.datapath.requirements import forwarding_off
+from l4lb.difference import Difference, differences, listed
 from l4lb.errors import L4lbError, UsageError
 from l4lb.health.book import Key
 from l4lb.health.check import missing_extra
@@ -97,8 +98,12 @@ class Controller:
     async def handle(self, op: str, args: Mapping[str, object]) -> object:
         """Does one request; its result is made of what msgpack knows."""
         if op in CHANGES:
-            await self._change(op, args)
-            return None
+            changes = await self._change(op, args)
+            return changes if op == "config.apply" else None
+        if op == "config.diff":
+            return await asyncio.to_thread(_difference, self._config, args)
+        if op == "config.export":
+            return document.plain(self._config)
         if op in ("status", "vip.list", "backend.list", "backend.show"):
             return self._show(op, args, await self._live())
         if op == "events":
@@ -124,13 +129,14 @@ class Controller:
         endpoint = Endpoint(backend.endpoint.address, backend.endpoint.port or packet.port)
         return explain_view(vip, endpoint, why, self._next_hop(vip, endpoint))
 
-    async def _change(self, op: str, args: Mapping[str, object]) -> None:
+    async def _change(self, op: str, args: Mapping[str, object]) -> list[Difference]:
+        """Makes a change; what it has changed."""
         async with self._changing:
-            config = apply_change(self._config, op, args)
+            config = await asyncio.to_thread(apply_change, self._config, op, args)
             if config == self._config:
-                return
-            self._check_forwarding(config)
-            _check_libraries(config, self._config)
+                return []
+            check_host(config, self._config, self._options.interfaces)
+            changes = await asyncio.to_thread(differences, self._config, config)
             plan = await self._plan(config)
             await asyncio.to_thread(self._dataplane.plan, config)  # it has to fit when all are up, too
             try:
@@ -145,8 +151,10 @@ class Controller:
             self._retire(config, gone)
             before, self._config = self._config, config
             self._follow()
-            log.info("%s %s", op, " ".join(f"{name}={value}" for name, value in args.items()))
+            for line in listed(changes):
+                log.info("%s", line)
             await self._tell(_administered(before, config), plan)
+            return changes
 
     async def _plan(self, config: Config) -> Plan:
         """What makes the maps right for a configuration, as health is now."""
@@ -170,9 +178,14 @@ class Controller:
     def _features(self, config: Config) -> Features:
         return features_of(config, vlans=self._dataplane.vlans)
 
-    async def start(self) -> None:
-        """Makes the maps right for the configuration and the health that are known, and begins to watch backends."""
+    async def start(self, *, unsaved: bool = False) -> None:
+        """Makes the maps right for the configuration and the health that are known, and begins to watch backends.
+
+        A configuration that is `unsaved` is saved first.
+        """
         plan = await self._plan(self._config)
+        if unsaved:
+            await asyncio.to_thread(self._state.save, self._config)
         self._retire(self._config, self._dataplane.apply(plan))
         self._follow()
         await self.watching.start()
@@ -293,16 +306,6 @@ class Controller:
         except L4lbError as error:
             log.error("cannot follow a change of the network: %s", error)  # noqa: TRY400 - told once, in a line
 
-    def _check_forwarding(self, config: Config) -> None:
-        """Refuses the first VIP that translates on a host that would not forward the backends' answers."""
-        for version in _translated(config) - _translated(self._config):
-            for name in forwarding_off(self._options.interfaces, version):
-                setting = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
-                raise L4lbError(
-                    f"modes nat and fullnat need IPv{version} forwarding, which is off on {name}",
-                    f"turn it on with `sysctl -w {setting}=1`",
-                )
-
     def _retire(self, config: Config, gone: Mapping[Account, Traffic]) -> None:
         """Keeps what was carried under numbers that are gone: for their backends, or for those VIPs that are left."""
         names = {VipRecord(vip.service): vip.name for vip in config.vips}
@@ -388,6 +391,11 @@ class Controller:
         return {"vip": vip.name, **listed, **in_full(vip, backend, health, clocks), **handshakes}
 
 
+def _difference(config: Config, args: Mapping[str, object]) -> list[Difference]:
+    """What it would change to apply a document."""
+    return differences(config, apply_change(config, "config.apply", args))
+
+
 def _administered(before: Config, after: Config) -> Iterator[_Change]:
     """What the operator has changed about who takes flows."""
     known = {(vip.name, backend.endpoint): backend for vip in before.vips for backend in vip.backends}
@@ -403,6 +411,23 @@ def _effect(plan: Plan, vip: str) -> str:
     """What a change has made of a VIP's table."""
     moved = plan.moved.get(vip, 0)
     return f"{moved:,} slots moved" if moved else "no slot moved"
+
+
+def check_host(config: Config, before: Config, interfaces: Iterable[str]) -> None:
+    """Refuses what is new in a configuration and this host is not fit for."""
+    _check_forwarding(config, before, interfaces)
+    _check_libraries(config, before)
+
+
+def _check_forwarding(config: Config, before: Config, interfaces: Iterable[str]) -> None:
+    """Refuses the first VIP that translates on a host that would not forward the backends' answers."""
+    for version in _translated(config) - _translated(before):
+        for name in forwarding_off(interfaces, version):
+            setting = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
+            raise L4lbError(
+                f"modes nat and fullnat need IPv{version} forwarding, which is off on {name}",
+                f"turn it on with `sysctl -w {setting}=1`",
+            )
 
 
 def _check_libraries(config: Config, before: Config) -> None:

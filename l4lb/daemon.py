@@ -3,20 +3,23 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
 from pyroute2 import AsyncIPRoute
 
-from l4lb.controller import Controller, backend_addresses, own_addresses
+from l4lb import document
+from l4lb.controller import Controller, backend_addresses, check_host, own_addresses
 from l4lb.datapath.addresses import VipAddresses
 from l4lb.datapath.dataplane import Dataplane
 from l4lb.datapath.layout import features_of
 from l4lb.datapath.links import choose, links_on, read_devices
 from l4lb.datapath.nexthops import NextHops
 from l4lb.datapath.requirements import check_machine
+from l4lb.difference import differences, listed
+from l4lb.errors import UsageError
 from l4lb.health_file import HealthFile
 from l4lb.model import Config
 from l4lb.options import RunOptions
@@ -40,17 +43,33 @@ def run(options: RunOptions) -> None:
     asyncio.run(_serve(options))
 
 
-def _configuration(state: StateFile, options: RunOptions) -> Config:
-    """The saved configuration, with what the command line decides."""
+def configuration(state: StateFile, options: RunOptions) -> tuple[Config, Config]:
+    """The configuration to start with, and the saved one."""
+    content = _declared(options)
     if options.reset_state:
         state.reset()
-    config = state.load() or Config()
-    if options.seed is not None and options.seed != config.seed:
-        if config.vips:
-            log.warning("the seed changes from %d to %d: flows move to other backends", config.seed, options.seed)
-        config = replace(config, seed=options.seed)
-        state.save(config)
-    return config
+    saved = state.load() or Config()
+    seed = saved.seed if options.seed is None else options.seed
+    config = replace(saved, seed=seed) if content is None else document.parse(content, seed)
+    if saved.vips and config.seed != saved.seed:
+        log.warning("the seed changes from %d to %d: flows move to other backends", saved.seed, config.seed)
+    for line in listed(differences(saved, config)):
+        log.info("not as it was saved: %s", line)
+    return config, saved
+
+
+def _declared(options: RunOptions) -> Mapping[str, object] | None:
+    """What the file says that is named by --config, checked."""
+    if options.config is None:
+        return None
+    from l4lb import document_file
+
+    content = document_file.read(options.config)
+    if options.seed is not None and content.get("seed", options.seed) != options.seed:
+        raise UsageError(
+            f"the seed is {options.seed} by --seed, and {content['seed']} in {options.config}", "leave one of them out"
+        )
+    return content
 
 
 async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
@@ -66,7 +85,9 @@ async def _kept_going(work: Callable[[], Awaitable[None]]) -> None:
 async def _serve(options: RunOptions) -> None:
     """What can be refused comes first, and the program is attached last, when the maps are right."""
     state = StateFile(options.state)
-    config = _configuration(state, options)
+    config, saved = configuration(state, options)
+    if options.config is not None:
+        check_host(config, saved, options.interfaces)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -99,7 +120,7 @@ async def _serve(options: RunOptions) -> None:
         stack.push_async_callback(next_hops.close)
         await next_hops.watch(backend_addresses(config))
         stack.push_async_callback(controller.close)
-        await controller.start()
+        await controller.start(unsaved=config != saved)
         dataplane.attach()
         if addresses is not None:
             await addresses.reconcile(own_addresses(config))

@@ -44,7 +44,8 @@ def write(plain: dict[str, object]) -> str:
     if not isinstance(vips, list) or not vips:
         return yaml_tree.write(plain)
     rest = {name: value for name, value in plain.items() if name != "vips"}
-    return f"{yaml_tree.write(rest)}vips:\n" + "\n".join(yaml_tree.write([vip]) for vip in vips)
+    head = yaml_tree.write(rest) if rest else ""
+    return f"{head}vips:\n" + "\n".join(yaml_tree.write([vip]) for vip in vips)
 
 
 def _name(source: str) -> str:

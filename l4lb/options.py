@@ -18,7 +18,8 @@ class RunOptions:
         xdp_mode: one of :data:`XDP_MODES`.
         echo: whether the program answers pings to VIPs; if not, they are the kernel's.
         announce: whether VIP addresses are put on an interface, so that the kernel answers ARP for them.
-        seed: None keeps the saved one.
+        config: the file of the configuration to start with, "-" for standard input; None keeps the saved one.
+        seed: None keeps the saved one, or that of the file.
         reset_state: whether to begin with nothing if the state file is damaged.
     """
 
@@ -30,5 +31,6 @@ class RunOptions:
     pins: Path = DEFAULT_PINS
     announce: bool = True
     echo: bool = True
+    config: str | None = None
     seed: int | None = None
     reset_state: bool = False

@@ -15,7 +15,7 @@ import msgpack
 from l4lb.errors import L4lbError, UnreachableError, UsageError
 
 VERSION = 1
-MAX_REQUEST = 1 << 20  # bytes
+MAX_REQUEST = 4 << 20  # bytes: a whole configuration, as large as a file of it may be
 MAX_REPLY = 64 << 20  # a status of 10,000 VIPs of 100 backends needs some 20 MB
 
 _LENGTH = struct.Struct("!I")

@@ -7,7 +7,7 @@ import sys
 import click
 
 from l4lb import __version__
-from l4lb.errors import L4lbError, ProgramError
+from l4lb.errors import L4lbError, ManifoldError, ProgramError
 from l4lb.options import DEFAULT_SOCKET
 
 # Where each command lives: a module is imported when its command is used.
@@ -15,6 +15,9 @@ _COMMANDS = {
     "run": "l4lb.cli.run:run",
     "vip": "l4lb.cli.vip:vip",
     "backend": "l4lb.cli.backend:backend",
+    "apply": "l4lb.cli.declare:apply",
+    "diff": "l4lb.cli.declare:diff",
+    "export": "l4lb.cli.declare:export",
     "status": "l4lb.cli.status:status",
     "explain": "l4lb.cli.explain:explain",
     "events": "l4lb.cli.events:events",
@@ -76,7 +79,8 @@ def _run() -> int:
     try:
         result = cli(standalone_mode=False, prog_name="l4lb")
     except L4lbError as error:
-        _complain(str(error))
+        for each in error.errors if isinstance(error, ManifoldError) else (error,):
+            _complain(str(each))
         if isinstance(error, ProgramError) and error.detail:
             click.echo(error.detail.rstrip(), err=True)
         return error.exit_code

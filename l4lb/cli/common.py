@@ -11,13 +11,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from l4lb import settings
-from l4lb.client import Client
+from l4lb.client import PATIENCE, Client
 from l4lb.errors import L4lbError
 from l4lb.model import MAX_WEIGHT, Endpoint, Service
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, whose keys are a stable interface.")
+file_type = click.Path(allow_dash=True)  # what it holds is looked at when it is read
 weight_type = click.IntRange(0, MAX_WEIGHT)
 
 
@@ -33,9 +34,9 @@ def socket_option(function: _Function) -> _Function:
     )(function)
 
 
-def call(operation: str, **arguments: object) -> Any:
-    """The daemon's answer."""
-    return Client(Path(click.get_current_context().obj)).call(operation, **arguments)
+def call(operation: str, patience: float = PATIENCE, /, **arguments: object) -> Any:
+    """The daemon's answer, within so many seconds."""
+    return Client(Path(click.get_current_context().obj), patience).call(operation, **arguments)
 
 
 def done(text: str) -> None:

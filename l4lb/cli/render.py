@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
@@ -144,6 +144,12 @@ def event(view: dict[str, Any]) -> None:
     click.echo(f"{moment(view['time'])}  {whose}  {_state(view['what'])}: {view['why']}; {view['effect']}")
 
 
+def differences(lines: Iterable[str]) -> None:
+    """What is different between two configurations, with colours by the signs that the lines begin with."""
+    for line in lines:
+        click.echo(_style(line, fg=_SIGNS[line[0]]))
+
+
 def status(view: dict[str, Any]) -> None:
     """Everything, with what needs attention in red."""
     where = ", ".join(f"{interface['name']} ({interface['xdp_mode']})" for interface in view["interfaces"])
@@ -218,6 +224,7 @@ def _weight(backend: dict[str, Any]) -> str:
     return str(backend["weight"]) + (f" ({100 * share:.0f}%)" if share not in (0.0, 1.0) else "")
 
 
+_SIGNS = {"+": "green", "-": "red", "~": "yellow"}
 _STATES = {"up": "green", "down": "red", "disabled": "yellow", "draining": "yellow", "none": "red", "refused": "red"}
 
 

@@ -22,6 +22,12 @@ _path = click.Path(path_type=Path)
     metavar="IF",
     help="Where packets come in and leave, with the VLANs on it; may repeat.",
 )
+@click.option(
+    "--config",
+    type=common.file_type,
+    metavar="FILE",
+    help="The configuration to start with, as for `l4lb apply`, instead of the saved one; it is saved.",
+)
 @click.option("--state", type=_path, default=DEFAULT_STATE, show_default=True, help="Where VIPs and backends are kept.")
 @click.option("--socket-group", metavar="GROUP", help="A group that may use the control socket besides root.")
 @click.option(
@@ -54,7 +60,7 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--seed",
     type=click.IntRange(0, MAX_SEED),
-    help="Keys the choice of backends; gateways that share it agree. [default: the saved one, or 0]",
+    help="Keys the choice of backends; gateways that share it agree. [default: that of --config, the saved one, or 0]",
 )
 @click.option("--reset-state", is_flag=True, help="Begin with nothing if the state file is damaged; it is kept aside.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
@@ -62,6 +68,7 @@ _path = click.Path(path_type=Path)
 def run(
     ctx: click.Context,
     interfaces: tuple[str, ...],
+    config: str | None,
     state: Path,
     socket_group: str | None,
     xdp_mode: str,
@@ -89,6 +96,7 @@ def run(
             pins=pins,
             announce=announce,
             echo=echo,
+            config=config,
             seed=seed,
             reset_state=reset_state,
         )
