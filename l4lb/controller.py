@@ -166,6 +166,7 @@ class Controller:
         try:
             self._retire(self._config, self._dataplane.apply(await self._plan(self._config)))
             await self._next_hops.watch(backend_addresses(self._config))
+            await self._dataplane.require(self._features(self._config), self._config.seed)
             await self._announce(self._config)
             await asyncio.to_thread(self._state.save, self._config)
         except L4lbError as error:

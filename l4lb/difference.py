@@ -35,7 +35,9 @@ def line(difference: Mapping[str, Any]) -> str:
     whose = f"{sign} {_who(difference)}"
     if name is not None:
         values = " -> ".join(_word(name, difference[side]) for side in ("before", "after"))
-        return f"{whose}: {values}" if difference["vip"] is None else f"{whose}: {name.replace('_', '-')} {values}"
+        if difference["vip"] is None:
+            return f"{whose}: {values} (flows may move to other backends)"
+        return f"{whose}: {name.replace('_', '-')} {values}"
     said = {**(difference["after"] or difference["before"])}
     address, backends = said.pop("address"), said.pop("backends", [])
     if difference["backend"] is None:

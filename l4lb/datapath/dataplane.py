@@ -61,6 +61,7 @@ class Dataplane:
         self._echo = echo
         self._program: Path | None = None
         self._features: Features = frozenset()
+        self._seed = 0
         self._next_hops: dict[IPAddress, Answer] = {}
         self._links: dict[int, Link] = {}
         self._links_changed = False
@@ -96,15 +97,16 @@ class Dataplane:
         source = balancer_source(features, seed, self._pins.maps, self.limits)
         program = self._pins.program(source.fingerprint)
         await programs.ensure(source, program)
-        self._program, self._features = program, features
+        self._program, self._features, self._seed = program, features, seed
 
     async def require(self, features: Features, seed: int) -> None:
-        """Replaces the program by one that has these features too, if it has not.
+        """Replaces the program by one that has these features too and this seed, if it has not.
 
-        What is not needed any more stays in the program until the daemon is started again.
+        With another seed flows are at other backends, from one packet to the next. What is not needed any more stays in
+        the program until the daemon is started again.
         """
         wanted = together(self._features | features)
-        if wanted != self._features:
+        if wanted != self._features or seed != self._seed:
             await self._load(wanted, seed)
             self.attach()
 

@@ -73,7 +73,7 @@ class Edges:
         self.step("watch")
 
     async def require(self, features: Features, seed: int) -> None:
-        self.features = features
+        self.features, self.seed = features, seed
         self.step("compile")
 
     async def reconcile(self, addresses: Collection[IPAddress]) -> None:

@@ -75,7 +75,7 @@ def applied(served: Served) -> Served:
 
 
 NEW = [
-    "~ seed: 0 -> 7",
+    "~ seed: 0 -> 7 (flows may move to other backends)",
     "+ vip web 192.0.2.10:80/tcp (mode dsr, interval 500ms)",
     "+ backend 10.0.0.11:80 of VIP web",
     "+ backend 10.0.0.12:80 of VIP web (weight 2)",
@@ -171,9 +171,9 @@ def test_the_daemon_trusts_nothing(applied: Served) -> None:
 def test_an_application_that_fails_half_way_is_taken_back(applied: Served, broken: str) -> None:
     image = applied.edges.image
     applied.edges.broken = broken
-    done = applied.l4lb("apply", "-", given="vips: []")
+    done = applied.l4lb("apply", "-", given="{seed: 9, vips: []}")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"l4lb: {broken} is broken\n")
-    assert (applied.saved, applied.edges.image) == (CONFIG, image)
+    assert (applied.saved, applied.edges.image, applied.edges.seed) == (CONFIG, image, 7)
     assert applied.l4lb("diff", str(applied.file)).returncode == 0
 
 

@@ -42,7 +42,7 @@ def test_in_words() -> None:
         "backends": ["10.0.0.1:8080", {"address": "10.0.0.13:8080", "weight": 2, "interval": "1s"}],
     }  # fmt: skip
     assert lines(of(WEB, OLD), of(new, web, seed=7)) == [
-        "~ seed: 0 -> 7",
+        "~ seed: 0 -> 7 (flows may move to other backends)",
         "+ vip new [2001:db8::1]:*/udp (mode gue, checks icmp and tcp:port=1)",
         "- vip old 192.0.2.11:80/tcp (its only backend)",
         "~ vip web: address 192.0.2.10:80/tcp -> 192.0.2.12:80/tcp",
