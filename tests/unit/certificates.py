@@ -25,29 +25,39 @@ class Issued:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    def with_key(self, *issuers: "Issued") -> bytes:
+        """What a server needs: the key, the certificate, and those of issuers that its clients do not have."""
+        key = self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return b"".join((key, self.pem, *(issuer.pem for issuer in issuers)))
+
     def server_context(self, folder: Path) -> ssl.SSLContext:
         """What a server with this certificate speaks TLS by."""
         file = folder / f"{self.certificate.serial_number}.pem"
-        file.write_bytes(
-            self.key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + self.pem
-        )
+        file.write_bytes(self.with_key())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context
 
 
 def issue(
-    by: Issued | None = None, name: str = NAME, begins: float = -10, ends: float = 100, authority: bool = False
+    by: Issued | None = None,
+    name: str = NAME,
+    begins: float = -10,
+    ends: float = 100,
+    authority: bool = False,
+    address: str = "127.0.0.1",
 ) -> Issued:
-    """A new certificate for `name` and for 127.0.0.1, valid between two days from now; without an issuer, its own."""
+    """A new certificate for a name and an address, valid between two days from now; without an issuer, its own.
+
+    It has what RFC 5280 wants: stricter libraries look for that.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer = by.key if by else key
     now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(by.certificate.subject if by else subject)
@@ -56,7 +66,25 @@ def issue(
         .not_valid_before(now + datetime.timedelta(days=begins))
         .not_valid_after(now + datetime.timedelta(days=ends))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(names, critical=False)
-        .sign(by.key if by else key, hashes.SHA256())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
-    return Issued(certificate, key)
+    if authority:
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+    else:
+        names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address(address))])
+        builder = builder.add_extension(names, critical=False)
+    return Issued(builder.sign(signer, hashes.SHA256()), key)
+
+
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
