@@ -118,6 +118,14 @@ def test_names_and_durations_in_any_form() -> None:
     assert vip(idle_timeout="2m", checks=[]) == vip(idle_timeout=120)
 
 
+@pytest.mark.parametrize(("interval", "written"), [(0.0123456, 0.0123456), (61.5, "1m1s500ms"), (2.5, "2s500ms")])
+def test_durations_are_written_as_texts_if_these_are_exact(interval: float, written: object) -> None:
+    config = document.parse({"vips": [{**WEB, "interval": interval}]})
+    (made,) = document.plain(config)["vips"]  # type: ignore[misc]
+    assert made["interval"] == written
+    assert document.parse(document.plain(config)) == config
+
+
 def test_what_is_left_out_is_as_it_always_is() -> None:
     udp = document.parse({"vips": [{"name": "dns", "address": "192.0.2.10:53/udp"}]}).vips[0]
     assert (udp.idle_timeout, udp.mode, udp.backends) == (60, Mode.NAT, ())
@@ -349,3 +357,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"vips:\n# \xe9\n")
     with pytest.raises(UsageError, match="latin:2: no text in UTF-8"):
         document_file.read(str(tmp_path / "latin"))
+
+
+def test_the_readmes_example_is_right(tmp_path: Path) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    (tmp_path / "site.yaml").write_text(readme.read_text().partition("```yaml\n")[2].partition("```")[0])
+    made = document.parse(document_file.read(str(tmp_path / "site.yaml")))
+    assert [vip_.name for vip_ in made.vips] == ["far", "web"]

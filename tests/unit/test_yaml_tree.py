@@ -122,6 +122,7 @@ MANY = "".join(f"k{n}: {n}, " for n in range(2_000))
 BOMBS = {
     "aliases": bomb(12),
     "one mapping merged often": f"a: &a {{{MANY}}}\nb: {{<<: [{'*a, ' * 2_000}]}}",
+    "a list of merges used often": f"a: &a {{b: 1}}\nl: &l [{'*a, ' * 5_000}]\nm: [{'{<<: *l}, ' * 5_000}]",
     "a long text": f"a: &a {100_000 * 'x'}\nb: [{'*a, ' * 100}]",
     "depth": 100_000 * "[",
     "depth of mappings": 100_000 * "{a: ",
