@@ -2,7 +2,7 @@
 
 import click
 
-from l4lb.bench import health, load, maglev, packet, reshuffle
+from l4lb.bench import detect, health, load, maglev, packet, reshuffle
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,6 +15,7 @@ bench.add_command(load.load_command)
 bench.add_command(maglev.maglev)
 bench.add_command(reshuffle.reshuffle)
 bench.add_command(health.health)
+bench.add_command(detect.detect)
 
 if __name__ == "__main__":
     bench(prog_name="scripts/bench")

@@ -106,6 +106,19 @@ async def _one(kind: str, destination: tuple[str, int], number: int, outcome: Ou
             outcome.failures.append((connection.getsockname()[1], _how(error)))
 
 
+async def one_request(address: str, port: int, patience: float) -> str:
+    """How a request on a fresh connection failed; empty if it did not. `patience` is seconds for all of it."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.get_running_loop().sock_connect(connection, (address, port))
+                await _http(connection, 0)
+        except (OSError, ValueError) as error:
+            return _how(error)
+    return ""
+
+
 async def _http(connection: socket.socket, _number: int) -> str:
     """The server's name; ValueError for an answer that is not one."""
     loop = asyncio.get_running_loop()
