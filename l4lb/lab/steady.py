@@ -1,6 +1,6 @@
 """A client that begins a request at each tick, whatever became of those before; to be run in the client's namespace.
 
-As a program it prints JSON, for each request when it was sent, how long it took, and how it failed (empty if it did not):
+As a program it prints JSON, for each request when it was sent, how long it took, and how it failed (empty if not):
 `python -m l4lb.lab.steady ADDRESS PORT PER_SECOND SECONDS`. Times are of the monotonic clock, which all processes
 share.
 """
