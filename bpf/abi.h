@@ -224,8 +224,13 @@ struct traffic {
 	__u64 bytes_back;
 };
 
-/* How the times of handshakes are counted: below 16 us, below 32, and so on; the last is for all that take longer. */
+/*
+ * How times are counted: those of handshakes below 16 us, below 32 and so on, those of replies below 256 us and so on; the
+ * last is for all that take longer.
+ */
 #define TIME_BUCKETS 16
+#define TIME_SHIFT 4
+#define REPLY_SHIFT 8
 /* Connections whose handshake is under way; of several with one place the last counts. A power of two. */
 #define HANDSHAKE_PLACES 65536
 
@@ -241,6 +246,7 @@ struct handshakes {
 	__u64 replies; /* requests answered by data, or by an end */
 	__u64 pad[2];
 	__u32 times[16]; /* from SYN to SYN-ACK, those sent once */
+	__u32 reply_times[16]; /* from request to the first data of the reply */
 };
 
 /* What happened to the records of flows. */

@@ -13,7 +13,7 @@ _Static_assert(sizeof(struct table_header) == 64, "struct table_header: one cach
 _Static_assert(sizeof(struct flow_line) == 64, "struct flow_line: one cache line");
 _Static_assert(sizeof(struct port) == 16, "struct port");
 _Static_assert(sizeof(struct traffic) == 32, "struct traffic");
-_Static_assert(sizeof(struct handshakes) == 128, "struct handshakes: two cache lines");
+_Static_assert(sizeof(struct handshakes) == 192, "struct handshakes: three cache lines");
 _Static_assert(sizeof(struct route) == 32, "struct route");
 _Static_assert(sizeof(struct control) == 16, "struct control");
 _Static_assert(sizeof(struct slot_line) == 64, "struct slot_line: one cache line");

@@ -10,8 +10,8 @@
 
 #if WITH_HANDSHAKES
 
+#define STAGE_BITS 3
 #define STAGE_MASK 7
-#define TIME_SHIFT 3
 #define TIME_MASK 0x1fffffff /* microseconds, of which so many are kept: nine minutes */
 
 enum stage {
@@ -27,15 +27,22 @@ static __always_inline __u32 microseconds(void)
 	return bpf_ktime_get_ns() / 1000 & TIME_MASK;
 }
 
-static __always_inline void count_time(struct handshakes *seen, __u32 took)
+/* Counts the time since a stage began; the first bucket is for less than 2^shift microseconds. */
+static __always_inline void count_time(__u32 *times, __u32 stage, int shift)
 {
-	__u32 bucket = 0, left = took >> 4;
+	__u32 bucket = 0, left = ((microseconds() - (stage >> STAGE_BITS)) & TIME_MASK) >> shift;
 	int i;
 
 #pragma unroll
 	for (i = 0; i < TIME_BUCKETS - 1; i++)
 		bucket += left >> i != 0;
-	seen->times[bucket & (TIME_BUCKETS - 1)]++;
+	times[bucket & (TIME_BUCKETS - 1)]++;
+}
+
+/* A stage that begins now. */
+static __always_inline __u32 begin(enum stage stage)
+{
+	return microseconds() << STAGE_BITS | stage;
 }
 
 /* Takes note of a segment of a connection between a client and a backend. */
@@ -43,7 +50,7 @@ static __always_inline void note_handshake(const struct packet *packet, const st
 					   const struct endpoint *client, enum way way)
 {
 	struct tcphdr *tcp = tcp_of(packet);
-	__u32 watch = *(volatile const __u16 *)&backend->watch, place, tag, stage, now, *found;
+	__u32 watch = *(volatile const __u16 *)&backend->watch, place, tag, stage, *found;
 	struct handshakes *seen;
 	int data;
 	__u64 hash;
@@ -68,27 +75,29 @@ static __always_inline void note_handshake(const struct packet *packet, const st
 			}
 			seen->begun++;
 			found[0] = tag;
-			found[1] = microseconds() << TIME_SHIFT | STAGE_SYN;
+			found[1] = begin(STAGE_SYN);
 		} else if (stage == STAGE_ANSWERED && data) {
 			seen->requests++;
-			found[1] = STAGE_REQUESTED;
+			found[1] = begin(STAGE_REQUESTED);
 		}
 		return;
 	}
 	if (stage == STAGE_SYN || stage == STAGE_SYN_AGAIN) {
 		if (tcp->syn && tcp->ack) {
-			now = microseconds();
 			seen->answered++;
 			if (stage == STAGE_SYN)
-				count_time(seen, (now - (found[1] >> TIME_SHIFT)) & TIME_MASK);
+				count_time(seen->times, found[1], TIME_SHIFT);
 			found[1] = STAGE_ANSWERED;
 		} else if (tcp->rst) {
 			seen->refused++;
 			found[1] = STAGE_NONE;
 		}
 	} else if (stage && (data || tcp->rst || tcp->fin)) {
-		if (stage == STAGE_REQUESTED)
+		if (stage == STAGE_REQUESTED) {
 			seen->replies++;
+			if (data)
+				count_time(seen->reply_times, found[1], REPLY_SHIFT);
+		}
 		found[1] = STAGE_NONE;
 	}
 }

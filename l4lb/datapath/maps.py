@@ -12,7 +12,7 @@ from l4lb.datapath import abi, bpf, flows, values
 from l4lb.datapath.arrays import MappedArray, counters, open_array
 from l4lb.datapath.links import Link
 from l4lb.errors import L4lbError
-from l4lb.health.handshakes import Handshakes
+from l4lb.health.handshakes import BUCKETS, Handshakes
 from l4lb.model import Protocol
 from l4lb.plan import index, ranges, tables
 from l4lb.plan import operations as plan
@@ -21,7 +21,7 @@ from l4lb.plan.records import Image, Pool, Region, TableRecord
 from l4lb.view import Traffic
 
 _ABI = abi.load()
-_HANDSHAKES = struct.Struct("<6Q16x16I")
+_HANDSHAKES = struct.Struct("<6Q16x32I")
 _TRAFFIC = struct.Struct("<4Q")
 _PORT = struct.Struct("<QQ")
 _LINE = 64
@@ -112,10 +112,14 @@ class Maps:
             case plan.WriteBackend(number, record, settings, vip):
                 bpf.map_update(self._traffic, number, bytes(_TRAFFIC.size * bpf.possible_cpus()))
                 bpf.map_update(self._loads, number, bytes(8))
+                self._begin_watching(settings.watch)
                 generation = self._generation(number) + 1 & 0xFF
                 self._backends.write(number, values.backend_value(record, settings, vip, generation))
             case plan.SetBackend(number, settings):
-                _store(self._backends, number, values.setting_words(self._backend(number), settings))
+                value = self._backend(number)
+                if values.backend_of(value)[1].watch != settings.watch:
+                    self._begin_watching(settings.watch)
+                _store(self._backends, number, values.setting_words(value, settings))
             case plan.EmptyPool(pool):
                 self._connections.write(pool.first, bytes(pool.size * values.SIZES["connection"]))
             case plan.SetPool(number, pool):
@@ -147,6 +151,10 @@ class Maps:
                 self._vips.write(number, bytes(values.SIZES["vip"]))
             case plan.ClearAddress(number):
                 self._addresses.write(number, bytes(values.SIZES["address"]))
+
+    def _begin_watching(self, watch: int) -> None:
+        """Forgets what a place has counted of another backend; place 0 is nobody's."""
+        bpf.map_update(self._handshakes, watch, bytes(_HANDSHAKES.size * bpf.possible_cpus()))
 
     def _backend(self, number: int) -> bytes:
         return self._backends.read(number, values.SIZES["backend"])
@@ -283,7 +291,9 @@ class Maps:
         begun, repeated, answered, refused, requests, replies, *times = map(
             sum, zip(*_HANDSHAKES.iter_unpack(data), strict=True)
         )
-        return Handshakes(begun, repeated, answered, refused, requests, replies, tuple(times))
+        return Handshakes(
+            begun, repeated, answered, refused, requests, replies, tuple(times[:BUCKETS]), tuple(times[BUCKETS:])
+        )
 
     def reasons(self) -> Mapping[str, int]:
         """How many packets met each named fate, all CPUs together."""

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from math import log2
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from l4lb.datapath.checksum import difference, sum_words
 from l4lb.datapath.requirements import check_capabilities, check_kernel
 from l4lb.datapath.source import BPF_DIR, Source, inline
 from l4lb.errors import L4lbError
+from l4lb.health import handshakes
 from l4lb.plan import index, ranges, tables
 from l4lb.rules import POOL_PORTS
 
@@ -52,7 +54,9 @@ def test_constants_of_both_sides_agree() -> None:
         "POOL_PORTS": POOL_PORTS,
         "POOL_PROBES": 8,
         "RANGES_PER_LINE": ranges.PER_LINE,
-        "TIME_BUCKETS": 16,
+        "REPLY_SHIFT": log2(round(1e6 * handshakes.FIRST_REPLY_TIME)),
+        "TIME_BUCKETS": handshakes.BUCKETS,
+        "TIME_SHIFT": log2(round(1e6 * handshakes.FIRST_TIME)),
     }
     assert {way.value for way in index.Way} == set(abi.load().enums["way"].values())
     schedulers = {f"SCHEDULER_{found.name}": number for number, found in tables.TURN_SCHEDULERS.items() if found}
