@@ -7,7 +7,7 @@ import struct
 
 from l4lb.datapath.checksum import sum_words
 from l4lb.health.check import Check
-from l4lb.probes.sockets import open_socket
+from l4lb.probes.sockets import hear_all_errors, open_socket
 from l4lb.probes.target import Target
 
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number (RFC 792, RFC 4443)
@@ -43,9 +43,12 @@ def _open(address: str) -> socket.socket:
     """A socket for echoes alone if the system gives one (net.ipv4.ping_group_range), else for all of ICMP."""
     protocol = _PROTOCOL[socket.AF_INET6 if ":" in address else socket.AF_INET]
     try:
-        return open_socket(address, socket.SOCK_DGRAM, protocol)
+        sock = open_socket(address, socket.SOCK_DGRAM, protocol)
     except PermissionError:
+        # It would hear of errors that others' packets have caused, as a traceroute's.
         return open_socket(address, socket.SOCK_RAW, protocol)
+    hear_all_errors(sock)
+    return sock
 
 
 def _message(kind: int, identifier: int, sequence: int, payload: bytes) -> bytes:

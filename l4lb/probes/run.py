@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from l4lb.health.check import Check, missing_extra
 from l4lb.health.result import Result
+from l4lb.probes.refusals import refusals
 from l4lb.probes.target import Target, Unwell
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _ERRNOS = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
     errno.EPIPE: "connection closed",
-    errno.EHOSTUNREACH: "no route to it, or it does not answer on its link",
+    errno.EHOSTUNREACH: "no route to it, it does not answer on its link, or a firewall refuses",
     errno.ENETUNREACH: "no route to it",
     errno.ETIMEDOUT: "connection timed out",
     errno.EMFILE: "too many files are open here",
@@ -65,9 +66,11 @@ async def run(check: Check, target: Target, timeout: float) -> Result:  # noqa: 
     except TimeoutError as error:
         if not limit.expired():
             return Result(False, _reason(error), clock() - began)
-        if _silence_is_well(check, target):
-            return Result(True, "ok, nothing came back", clock() - began)
-        return Result(False, f"no answer within {timeout * 1000:g} ms", clock() - began)
+        if not _silence_is_well(check, target):
+            return Result(False, f"no answer within {timeout * 1000:g} ms", clock() - began)
+        if refusals.lately(target, clock()):
+            return Result(False, "no answer, and port unreachable a moment ago", clock() - began)
+        return Result(True, "ok, nothing came back", clock() - began)
     except OSError as error:
         return Result(False, _tidy(_reason(error)), clock() - began)
     except Exception as error:

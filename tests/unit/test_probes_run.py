@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -81,7 +82,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, body: Probing, timeout: float = 5.
         (Unwell("HTTP 503, expected 200"), "HTTP 503, expected 200"),
         (Unwell("agent says \x1b[2J\r\n\x00" + "x" * 500), "agent says [2J " + "x" * 182 + "..."),
         (ConnectionResetError(errno.ECONNRESET, "x"), "connection reset"),
-        (OSError(errno.EHOSTUNREACH, "x"), "no route to it, or it does not answer on its link"),
+        (OSError(errno.EHOSTUNREACH, "x"), "no route to it, it does not answer on its link, or a firewall refuses"),
         (TimeoutError(errno.ETIMEDOUT, "x"), "connection timed out"),
         (OSError(errno.EMFILE, "x"), "too many files are open here"),
         (OSError(errno.ENOSPC, "x"), "no space left on device"),
@@ -202,6 +203,25 @@ def test_udp_to_a_port_that_nobody_has(text: str) -> None:
         port = sock.getsockname()[1]
     result = probe_port(text, port)
     assert (result.ok, result.reason) == (False, "port unreachable")
+
+
+def test_udp_silence_soon_after_a_refusal_is_not_well_until_something_answers() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    assert probe_port("udp", port).reason == "port unreachable"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", port))
+        result = probe_port("udp", port, SOON)
+        assert (result.ok, result.reason) == (False, "no answer, and port unreachable a moment ago")
+        sock.settimeout(5)
+        with ThreadPoolExecutor() as pool:
+            sock.recv(1)  # what was not answered
+            probing = pool.submit(probe_port, "udp", port)
+            _, client = sock.recvfrom(1)
+            sock.sendto(b"here", client)
+            assert probing.result().ok
+        assert probe_port("udp", port, SOON).reason == "ok, nothing came back"
 
 
 FORGER = """
