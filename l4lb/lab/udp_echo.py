@@ -1,5 +1,6 @@
 """A UDP server that answers each datagram with its own name and what it was sent: ``udp_echo PORT NAME``."""
 
+import contextlib
 import socket
 import sys
 
@@ -13,7 +14,8 @@ def main(port: int, name: str) -> None:
         server.bind(("::", port))
         while True:
             data, info, _, client = server.recvmsg(65_535, socket.CMSG_SPACE(_PKTINFO_BYTES))
-            server.sendmsg([name.encode() + b" " + data], _from_the_same_address(info), 0, client)
+            with contextlib.suppress(OSError):  # as a firewall of its own host's may make of it
+                server.sendmsg([name.encode() + b" " + data], _from_the_same_address(info), 0, client)
 
 
 _PKTINFO_BYTES = 20  # struct in6_pktinfo: address, interface index
