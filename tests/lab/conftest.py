@@ -13,6 +13,7 @@ from l4lb.lab.shell import open_shell
 from l4lb.lab.topology import Lab, Layout, lab
 from tests.conftest import FAILED
 from tests.lab.gateway import CLIENTS, SEGMENT_PORTS, VIP, Gateway
+from tests.lab.prober import Prober
 
 
 def _no_vlans() -> str:
@@ -65,6 +66,20 @@ def wide_segment_lab() -> Iterator[Lab]:
     with lab(Layout.SEGMENT, servers=6) as made:
         start_servers(made, *SEGMENT_PORTS)
         made.own_vip(VIP)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bare_lab() -> Iterator[Lab]:
+    """One backend behind the gateway, that serves nothing yet."""
+    with lab(Layout.ROUTED, servers=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def prober(bare_lab: Lab) -> Iterator[Prober]:
+    """Who makes checks of it."""
+    with Prober(bare_lab.gateway, str(bare_lab.servers[0].address)) as made:
         yield made
 
 

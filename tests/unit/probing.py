@@ -22,8 +22,10 @@ def target(port: int, address: str = "127.0.0.1") -> Target:
 
 
 @asynccontextmanager
-async def serving(handle: Handler, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serves TCP on a free port."""
+async def serving(
+    handle: Handler, address: str | None = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[int]:
+    """Serves TCP at an address, or at all; on a port, or on a free one."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -33,7 +35,7 @@ async def serving(handle: Handler, address: str = "127.0.0.1", tls: ssl.SSLConte
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, address, 0, ssl=tls)
+    server = await asyncio.start_server(serve, address, port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
