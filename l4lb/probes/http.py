@@ -48,7 +48,9 @@ async def ask(check: Check, target: Target, stream: Stream) -> None:
     except h11.RemoteProtocolError as error:
         if error.error_status_hint == 431:  # h11's, when an event does not end
             raise Unwell(f"HTTP headers of more than {MAX_HEAD:,} bytes") from None
-        raise Unwell(f"bad HTTP: {error}") from None
+        # Of bytes that begin no line, h11 says so on either side.
+        told = str(error).replace("request line", "status line")
+        raise Unwell(f"bad HTTP: {told}") from None
 
 
 async def _judge(check: Check, wanted: _Wanted, connection: h11.Connection, stream: Stream) -> None:

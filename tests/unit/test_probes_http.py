@@ -69,6 +69,7 @@ ILL: dict[str, tuple[str, Handler, str]] = {
     ),
     "ends in a chunk": ("http:body=more", saying(CHUNKED + b"9\r\nhea"), "bad HTTP: peer closed connection"),
     "garbage": ("http", saying(b"\x00\x01\x02\r\n\r\n"), "bad HTTP: illegal status line"),
+    "garbage without a line": ("http", saying(b"\x00\x01", hold=True), "bad HTTP: illegal status line"),
     "another protocol": ("http", saying(b"220 mail.example.org ESMTP\r\n\r\n"), "bad HTTP: illegal status line"),
     "a terminal's control codes": ("http", saying(b"\x1b[2J\x1b[31m\r\n\r\n"), "bad HTTP: illegal status line"),
     "a status that is none": ("http", saying(b"HTTP/1.1 999 OK\r\n\r\n"), "HTTP 999, expected"),
