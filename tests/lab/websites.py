@@ -26,8 +26,7 @@ class Port(enum.IntEnum):
     OLD = 8453
 
 
-LATE_BYTES = 30_000
-
+_LATE_BYTES = 15_000  # and no more than 10,000 of them in a second
 _CONFIGURATION = """\
 daemon off;
 user root;
@@ -85,7 +84,7 @@ def start(lab: Lab, server: Server) -> Path:
     """Starts it, and returns at once: the file with the root of its good certificates."""
     folder = lab.folder / server.name
     folder.mkdir()
-    (folder / "late").write_bytes((LATE_BYTES - 7) * b"." + b"the end")
+    (folder / "late").write_bytes((_LATE_BYTES - 7) * b"." + b"the end")
     root, stranger = (issue(name="root", authority=True) for _ in range(2))
     between = issue(root, name="between", authority=True)
     (folder / "root.pem").write_bytes(root.pem)
