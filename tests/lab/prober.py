@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Self
 
 from l4lb.health.check import Check
@@ -47,6 +48,15 @@ class Prober:
         stdin.flush()
         assert select.select([stdout], [], [], _PATIENCE)[0], f"no results of {texts}"
         return [Result(*values) for values in json.loads(stdout.readline())]
+
+    def children(self) -> list[str]:
+        """The processes that it has started."""
+        pid = self._process.pid  # of `ip netns exec`, which has become the prober
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def network(self) -> str:
+        """The namespace that it is in, as links of /proc name it."""
+        return str(Path(f"/proc/{self._process.pid}/ns/net").readlink())
 
 
 def until_well(prober: Prober, *texts: str) -> None:
