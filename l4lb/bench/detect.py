@@ -123,9 +123,7 @@ def detect(rate: int, runs: int, only: str | None) -> None:
         raise click.ClickException("haproxy is not installed: apt-get install --no-install-recommends haproxy")
     click.echo(f"{rate} new connections per second, one request each, patience 2 s; one of three servers fails.")
     click.echo("HAProxy: mode tcp, timeout connect 1s, retries 3, option redispatch.")
-    click.echo(
-        "As clients see it: from the fault to the last request that failed, and how many did; slow: over half a second.\n"
-    )
+    click.echo("As clients see it: from the fault to the last request that failed; how many did; how many took long.\n")
     click.echo(f"{'fault':12}{'balancer':40}{'until':>8}{'failed':>8}{'slow':>8}{'of':>8}")
     for fault in _FAULTS if only is None else (only,):
         for name, contender in _CONTENDERS.items():

@@ -380,7 +380,7 @@ async def test_what_connections_tell_has_a_backend_probed(
         await daemon.event()
         daemon.probers.done.clear()
         now = 1000.0
-        for begun, later in ((0, 0.0), (5, 0.1), (5, 0.2), (5, 0.3)):
+        for begun, later in ((0, 0.0), (5, 0.1), (5, 0.2), (5, 0.3), (5, 0.5), (5, 0.8), (5, 1.2)):
             edges.heard = {account: Handshakes(begun=begun, times=(0,) * 16)}
             daemon.controller._listening.look(now + later)
         assert daemon.probers.done == [("probe", JOB1)]
