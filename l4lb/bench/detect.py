@@ -19,7 +19,7 @@ from l4lb.lab.servers import HTTP_PORT, UDP_PORT, start_servers
 from l4lb.lab.topology import Lab, Layout, Server, lab
 
 VIP = "10.1.0.100"
-_BEFORE, _AFTER = 1.5, 10.0  # seconds of requests before and after the fault: longer than any check takes
+_BEFORE, _AFTER = 1.5, 14.0  # seconds of requests before and after the fault: longer than any check takes
 _SLOW = 0.5  # seconds
 _CHECK = "option httpchk GET /"
 
