@@ -16,7 +16,7 @@ FIRST_TIME, FIRST_REPLY_TIME = 16e-6, 256e-6  # seconds: the first bucket is for
 BUCKETS = 16
 _KEPT_SECONDS = 3.0
 _NEARLY_ALL = 0.95
-_GRACE_TIMES = 3  # times what nearly all took
+_GRACE_TIMES = 2  # times what nearly all took: now and then all are slow at once
 _HALF_LIFE = 10.0  # seconds in which what was learnt counts half
 _REMEMBERED = 100  # answers that are remembered, however long ago they came
 _LEARN_SECONDS = 0.2  # at the least; to do it at every look would cost more than all the rest
@@ -109,7 +109,7 @@ _HANDSHAKE = _Question(
     answered=lambda counts: counts.answered + counts.refused,
     times=lambda counts: counts.times,
     first=FIRST_TIME,
-    least=0.04,
+    least=0.9 * LOOK_SECONDS,
     unknown=1.0,
     share=0.0,
     fewest=2,
@@ -121,7 +121,7 @@ _REQUEST = _Question(
     answered=lambda counts: counts.replies,
     times=lambda counts: counts.reply_times,
     first=FIRST_REPLY_TIME,
-    least=0.12,
+    least=1.9 * LOOK_SECONDS,
     unknown=math.inf,
     share=0.9,
     fewest=3,
@@ -168,36 +168,30 @@ class _Usual:
 
 
 class _Silence:
-    """How long no question has been answered, and how many wait at least since then.
-
-    Of a look since which nobody was answered it is known that whoever asked after it waits; of the one before it, that
-    so many were open then, of whom no more were answered than were at all. Both say how many wait at the least.
-    """
+    """How long no question has been answered, and how many wait: those who have asked since then."""
 
     def __init__(self, question: _Question) -> None:
         self._question = question
         self._usual = _Usual(question)
-        self._last: tuple[int, int] | None = None  # asked and answered, at the last look
-        self._begin(0, 0.0)
+        self._asked = 0
+        self._answered = -1  # of nobody who was ever looked at
+        self._begin(0.0)
 
-    def _begin(self, base: int, now: float) -> None:
+    def _begin(self, now: float) -> None:
         self._since = now
-        self._base = base  # so many of those who asked do not count
-        self._old = base  # so many have asked long enough ago
+        self._base = self._old = self._asked  # the silence begins with those, and they have asked long enough ago
         self._young: deque[tuple[float, int]] = deque()
 
     def look(self, counts: Handshakes, now: float) -> str | None:
         """Takes in the counters, and tells of silence if that speaks against the backend."""
         asked, answered = self._question.asked(counts), self._question.answered(counts)
-        before, self._last = self._last, (asked, answered)
-        if before is None:
-            self._usual.learn(counts, now)
-            self._begin(asked, now)
-        elif answered != before[1]:
-            self._usual.learn(counts, now)
-            self._begin(min(asked, before[0] - before[1] + answered), now)
-        if self._last != before or not self._young:
+        if asked != self._asked:
+            self._asked = asked
             self._young.append((now, asked))
+        if answered != self._answered:
+            self._answered = answered
+            self._usual.learn(counts, now)
+            self._begin(now)
         while self._young and self._young[0][0] <= now - self._usual.patience:
             _, self._old = self._young.popleft()
         waiting = self._old - self._base
@@ -207,8 +201,7 @@ class _Silence:
 
     def forgive(self, now: float) -> None:
         """Lets only those count who ask from now on."""
-        if self._last is not None:
-            self._begin(self._last[0], now)
+        self._begin(now)
 
 
 class Witness:
@@ -253,9 +246,9 @@ class Witness:
         return sum(12e-6 * 2**bucket * count for bucket, count in enumerate(times)) / counted if counted else None
 
     def _refusals(self, counts: Handshakes, last: Handshakes) -> str | None:
-        """Refused are several in a row, or most of those since the last look."""
+        """Several in a row were refused, or most of those since the last look."""
         accepted, newly = counts.answered - last.answered, counts.refused - last.refused
         if accepted:
             self._refused_before = counts.refused
-        refused = newly if newly > accepted else counts.refused - self._refused_before
+        refused = max(counts.refused - self._refused_before, newly if newly > accepted else 0)
         return f"{refused} connections refused" if refused >= FEWEST_REFUSED else None
