@@ -1,8 +1,11 @@
 """``scripts/bench``: chooses a measurement."""
 
+import sys
+
 import click
 
 from l4lb.bench import detect, health, load, maglev, packet, reshuffle
+from l4lb.errors import L4lbError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,4 +21,7 @@ bench.add_command(health.health)
 bench.add_command(detect.detect)
 
 if __name__ == "__main__":
-    bench(prog_name="scripts/bench")
+    try:
+        bench(prog_name="scripts/bench")
+    except L4lbError as error:
+        sys.exit(f"scripts/bench: {error}")

@@ -1,7 +1,6 @@
 """`scripts/demo`: l4lb at work between a client and three servers, all in network namespaces of this machine."""
 
 import argparse
-import contextlib
 import os
 import shlex
 import signal
@@ -9,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 from l4lb.errors import L4lbError
 from l4lb.lab.bars import bars
 from l4lb.lab.daemon import Daemon
+from l4lb.lab.ending import signals_end_it
 from l4lb.lab.faults import frozen
 from l4lb.lab.namespace import Namespace
 from l4lb.lab.prediction import unexplained
@@ -172,19 +171,6 @@ class Demo:
         self.terminal.show(f"  {namespace.run(*words).stdout.rstrip()}")
 
 
-@contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the with block as Ctrl-C does; then nothing disturbs the cleaning up."""
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in watched:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in watched:
-            signal.signal(number, signal.SIG_IGN)
-
-
 def main() -> int:
     """Runs the demo; its exit status."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
@@ -195,7 +181,7 @@ def main() -> int:
     lab = None
     kept = False
     try:
-        with _signals_end_it():
+        with signals_end_it():
             terminal.show("l4lb at work, in network namespaces of this machine", _BOLD)
             terminal.show(PICTURE.rstrip())
             lab = set_up()
