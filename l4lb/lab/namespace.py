@@ -7,6 +7,8 @@ from typing import IO, Any
 
 from l4lb.errors import L4lbError
 
+_ROUNDS = 20  # of ending what runs in a namespace
+
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
@@ -21,8 +23,12 @@ class Namespace:
 
     def delete(self) -> None:
         """Ends every process in it, and takes it away with its interfaces; nothing happens if it is not there."""
-        for pid in self.processes():
-            subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
+        # Again, for what one of them has begun meanwhile: a worker of nginx outlives a master that is killed.
+        for _ in range(_ROUNDS):
+            pids = self.processes()
+            if not pids:
+                break
+            subprocess.run(["kill", "-9", *map(str, pids)], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
 
     def processes(self) -> list[int]:

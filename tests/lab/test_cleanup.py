@@ -1,12 +1,15 @@
 """Nothing stays behind: of the daemon when told so, of a lab however its process ends."""
 
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from l4lb.lab.namespace import Namespace
 from l4lb.lab.topology import LABS, State, labs, set_up, state_of, take_down
 from tests.lab.gateway import VIP, Gateway
 
@@ -72,6 +75,21 @@ def test_demo_killed() -> None:
         assert_gone(made)
     finally:
         take_down(next_one.folder)
+
+
+def test_what_begins_while_a_namespace_is_taken_away_ends_too() -> None:
+    """Programs that beget others all the time, of which each outlives those that are killed before it."""
+    name = f"l4lb-begetting-{secrets.token_hex(3)}"
+    namespace = Namespace(name)
+    namespace.create()
+    script = f"for number in $(seq 400); do sh -c 'sleep 5; : {name}' & sleep 0.01; done"
+    begetting = [namespace.start("sh", "-c", script) for _ in range(2)]
+    time.sleep(0.3)
+    namespace.delete()
+    for process in begetting:
+        process.wait(5)
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert name not in running
 
 
 def lab_of(process: int) -> Path:
