@@ -138,7 +138,8 @@ class Controller:
             check_host(config, self._config, self._options.interfaces)
             changes = await asyncio.to_thread(differences, self._config, config)
             plan = await self._plan(config)
-            await asyncio.to_thread(self._dataplane.plan, config)  # it has to fit when all are up, too
+            if self._book.leaves_out(config, time.monotonic()):
+                await asyncio.to_thread(self._dataplane.plan, config)  # it has to fit when all are up, too
             try:
                 await self._next_hops.watch(backend_addresses(config))
                 await self._dataplane.require(self._features(config), config.seed)
@@ -369,7 +370,7 @@ class Controller:
         clocks, pictures = _clocks(), self._pictures()
         return {
             (vip.name, backend.endpoint): in_short(
-                backend, self._book.health(vip, backend, clocks.monotonic), effective, clocks
+                vip, backend, self._book.health(vip, backend, clocks.monotonic), effective, clocks
             )
             for vip in self._config.vips
             for backend, effective in zip(vip.backends, pictures[vip.name].backends, strict=True)

@@ -106,7 +106,7 @@ def backends(views: list[dict[str, Any]], indent: int = 0) -> None:
 
 def backend(view: dict[str, Any]) -> None:
     """One backend, with the last results of its checks."""
-    since = f"since {moment(view['since'])}" + (", from before the daemon's start" if view["stale"] else "")
+    since = f"since {moment(view['since'])}" + (", without a result of late" if view["stale"] else "")
     click.echo(
         f"{_style(common.backend_address(view), bold=True)} of VIP {view['vip']}: {_state(view['state'])}, {since}"
     )

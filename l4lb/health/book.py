@@ -133,7 +133,7 @@ class HealthBook:
 
     def interval(self, vip: Vip, backend: Backend, index: int) -> float:
         """Seconds between the probes of one check, as things stand."""
-        return next_interval(self._entries[vip.name, backend.endpoint].health, index, vip.rules_for(backend), 0.5)
+        return next_interval(self._entries[vip.name, backend.endpoint].health, index, vip.rules_for(backend))
 
     def picture(self, vip: Vip, now: float) -> Picture:
         """What a VIP's backends get, in their order."""
@@ -176,6 +176,10 @@ class HealthBook:
         that lead to it count no more, even after it has come back.
         """
         return replace(config, vips=tuple(self._look(vip, now).served for vip in config.vips))
+
+    def leaves_out(self, config: Config, now: float) -> bool:
+        """Whether backends are released, so that less is served than is configured."""
+        return any(len(self._look(vip, now).served.backends) < len(vip.backends) for vip in config.vips)
 
     def _look(self, vip: Vip, now: float) -> "_Seen":
         """What follows of a VIP's health; as it was seen before, if nothing has changed since."""

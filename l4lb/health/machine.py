@@ -262,30 +262,10 @@ def rechecked(health: Health, kept: Sequence[int | None], rules: HealthRules, no
     return _settled(health, after, "its checks were changed", now)
 
 
-def next_interval(health: Health, index: int, rules: HealthRules, draw: float) -> float:
-    """Seconds from the start of the check's last probe to that of the next; `draw` is by chance, from 0 to 1."""
+def next_interval(health: Health, index: int, rules: HealthRules) -> float:
+    """Seconds from one probe of a check to the next, as its backend is now."""
     changing = health.checks[index].disagrees or health.suspicion is not None
-    interval = rules.fast_interval if changing and rules.fast_interval else rules.interval
-    return interval * (1 + rules.jitter * (2 * draw - 1))
-
-
-def due(health: Health, index: int, rules: HealthRules, draw: float) -> float:
-    """When a check's next probe has to be sent. That may be past: it is due now.
-
-    The first probe, and the first after a restart, is anywhere in its interval: backends are not all asked at once.
-
-    Args:
-        health: of the backend.
-        index: of the check.
-        rules: of the backend.
-        draw: by chance, from 0 to 1; drawn once for each probe.
-    """
-    check = health.checks[index]
-    interval = next_interval(health, index, rules, draw)
-    last = None if check.stale or not check.results else check.results[-1].began
-    if health.suspicion is not None and (last is None or last < health.suspicion.since):
-        return health.suspicion.since
-    return last + interval if last is not None else health.began + draw * interval
+    return rules.fast_interval if changing and rules.fast_interval else rules.interval
 
 
 def silent(health: Health, rules: HealthRules, now: float) -> bool:

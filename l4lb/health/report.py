@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from l4lb.health.advice import Wish
-from l4lb.health.machine import CheckHealth, Health
+from l4lb.health.machine import CheckHealth, Health, silent
 from l4lb.health.rules import State
 from l4lb.health.weights import Effective
 from l4lb.model import Admin, Backend, Vip
@@ -38,7 +38,7 @@ def state_of(backend: Backend, health: Health) -> str:
     return str(health.state)
 
 
-def in_short(backend: Backend, health: Health, effective: Effective, clocks: Clocks) -> dict[str, object]:
+def in_short(vip: Vip, backend: Backend, health: Health, effective: Effective, clocks: Clocks) -> dict[str, object]:
     """What lists show of a backend's health."""
     return {
         "state": state_of(backend, health),
@@ -46,7 +46,7 @@ def in_short(backend: Backend, health: Health, effective: Effective, clocks: Clo
         "since": clocks.wall_time(health.since),
         "effective_weight": effective.weight,
         "weight_share": effective.eighths / 8,
-        "stale": health.stale,
+        "stale": health.stale or silent(health, vip.rules_for(backend), clocks.monotonic),
     }
 
 

@@ -46,7 +46,9 @@ def live_health(config: Config, book: HealthBook | None = None) -> dict[str, Any
     pictures = {vip.name: known.picture(vip, NOW.monotonic) for vip in config.vips}
     return {
         "health": {
-            (vip.name, backend.endpoint): in_short(backend, known.health(vip, backend, NOW.monotonic), effective, NOW)
+            (vip.name, backend.endpoint): in_short(
+                vip, backend, known.health(vip, backend, NOW.monotonic), effective, NOW
+            )
             for vip in config.vips
             for backend, effective in zip(vip.backends, pictures[vip.name].backends, strict=True)
         },

@@ -211,7 +211,7 @@ def test_a_backend_with_all_that_is_known(daemon: Daemon) -> None:
 def test_a_backend_that_was_not_checked_yet(daemon: Daemon) -> None:
     run(daemon, *WEB, "vip set web --check udp --via dataplane")
     assert run(daemon, "backend show web 10.0.0.2").output.splitlines() == [
-        f"10.0.0.2:80 of VIP web: unknown, since {render.moment(NOW.wall - 60)}",
+        f"10.0.0.2:80 of VIP web: unknown, since {render.moment(NOW.wall - 60)}, without a result of late",
         "  unknown, standby in tier 1",
         "  weight 3, tier 1, next hop unresolved, 0 packets",
         "  checked every 500ms, timeout 300ms, rise 2, fall 2 to the VIP's address, by way of the dataplane",
@@ -240,7 +240,7 @@ def test_what_was_known_before_a_start_is_marked(daemon: Daemon) -> None:
         }
     )
     first = run(daemon, "backend show web 10.0.0.1").output.splitlines()[0]
-    assert first.endswith(", from before the daemon's start")
+    assert first.endswith(", without a result of late")
 
 
 def test_a_vip_that_nobody_serves_is_loud(daemon: Daemon) -> None:

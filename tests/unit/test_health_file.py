@@ -76,7 +76,7 @@ def shown(known: HealthBook, config: Config, now: float) -> list[object]:
     for vip in config.vips:
         for backend, effective in zip(vip.backends, known.picture(vip, now).backends, strict=True):
             health = known.health(vip, backend, now)
-            found.append((in_short(backend, health, effective, clocks), in_full(vip, backend, health, clocks)))
+            found.append((in_short(vip, backend, health, effective, clocks), in_full(vip, backend, health, clocks)))
     result: list[object] = json.loads(json.dumps(found, allow_nan=False))
     return result
 

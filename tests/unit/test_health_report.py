@@ -59,18 +59,23 @@ def test_times_are_those_of_the_wall() -> None:
 
 
 def test_in_short() -> None:
-    found = health(UP)
+    found = health(UP, began=499.0)
     (effective,) = picture([Member(2, found)], WEB.spread, 500.0).backends
-    assert in_short(B1, found, effective, NOW) == {
+    assert in_short(WEB, B1, found, effective, NOW) == {
         "state": "up", "reason": "up", "since": 1_699_999_900.0, "effective_weight": 1, "weight_share": 1.0,
         "stale": False,
     }  # fmt: skip
     stale = replace(found, checks=(replace(found.checks[0], stale=True), found.checks[1]))
-    assert in_short(B1, stale, effective, NOW)["stale"] is True
+    assert in_short(WEB, B1, stale, effective, NOW)["stale"] is True
+    impatient = replace(WEB, health=replace(WEB.health, stale_after=2.0, interval=0.5))
+    assert in_short(impatient, B1, found, effective, NOW)["stale"] is False
+    late = replace(found, began=497.9)
+    assert in_short(WEB, B1, late, effective, NOW)["stale"] is False
+    assert in_short(impatient, B1, late, effective, NOW)["stale"] is True, "no result for longer than --stale-after"
     growing = health(UP, recovered=480.0)
     members = [Member(2, growing, slow_start=70.0), Member(1, health(UP))]
     effective = picture(members, WEB.spread, 500.0).backends[0]
-    shown = in_short(B1, growing, effective, NOW)
+    shown = in_short(WEB, B1, growing, effective, NOW)
     assert (shown["weight_share"], shown["effective_weight"], shown["reason"]) == (3 / 8, 3, "up, slow start 3/8")
 
 
