@@ -17,9 +17,10 @@ from l4lb.datapath.nexthops import NextHops
 from l4lb.datapath.requirements import forwarding_off
 from l4lb.difference import Difference, differences, listed
 from l4lb.errors import L4lbError, UsageError
+from l4lb.feed import Feed
 from l4lb.health.book import Key
 from l4lb.health.check import missing_extra
-from l4lb.health.events import Event, Log
+from l4lb.health.events import Event
 from l4lb.health.handshakes import LOOK_SECONDS
 from l4lb.health.report import Clocks, in_full, in_short
 from l4lb.health.weights import Picture, Verdict
@@ -31,7 +32,7 @@ from l4lb.plan.planner import Plan
 from l4lb.plan.records import VipRecord
 from l4lb.probe_ways import probe_way
 from l4lb.probes.target import NoWay, Way
-from l4lb.settings import seconds, value
+from l4lb.settings import value
 from l4lb.state import StateFile
 from l4lb.view import Live, Traffic, backend_list_view, explain_view, status_view, vip_list_view
 from l4lb.watching import Watching
@@ -41,8 +42,6 @@ log = logging.getLogger(__name__)
 _PERIOD_SECONDS = 1.0  # between looks at which slots are quiet; an idle timeout is at least as long
 _SAVE_SECONDS = 10.0  # between savings of health
 _AGAIN_SECONDS = 1.0  # after a change of health that could not be made
-_MOST_FOLLOWERS = 16  # of events, at once
-_LONGEST_WAIT = 30.0  # seconds, for an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +87,7 @@ class Controller:
         self._changes: list[_Change] = []  # of health, to be told when it does
         self._unsaved = False  # whether a change of health is not on the disk yet
         self._verdicts: dict[str, Verdict] = {}
-        self._events = Log(first=int(time.time() * 1000))
-        self._news = asyncio.Condition()  # that there are events
-        self._followers = 0
+        self._feed = Feed()
         self._retired: dict[str, Traffic] = {}
         self._carried: dict[Key, Traffic] = {}  # by backends that are there, under numbers that they had before
         self._started = time.monotonic()
@@ -107,7 +104,7 @@ class Controller:
         if op in ("status", "vip.list", "backend.list", "backend.show"):
             return self._show(op, args, await self._live())
         if op == "events":
-            return await self._tell_events(args)
+            return await self._feed.tell(args)
         if op == "explain":
             return self._explain(args)
         raise UsageError(
@@ -243,12 +240,7 @@ class Controller:
             for change in changes
         ]
         events += self._judged(now, plan)
-        for event in events:
-            log.warning("%s", event)
-            self._events.add(event)
-        if events:
-            async with self._news:
-                self._news.notify_all()
+        await self._feed.add(events)
 
     def _judged(self, now: float, plan: Plan) -> Iterator[Event]:
         """Of VIPs that are not as they were."""
@@ -263,21 +255,6 @@ class Controller:
     def _pictures(self) -> dict[str, Picture]:
         now = time.monotonic()
         return {vip.name: self._book.picture(vip, now) for vip in self._config.vips}
-
-    async def _tell_events(self, args: Mapping[str, object]) -> object:
-        """The events from a number on; with `wait`, as soon as there is one, or after so many seconds."""
-        given = {"since": 0, "wait": 0, **args}
-        since, wait = value(given, "since", int), seconds(given, "wait")
-        if wait > 0 and self._followers >= _MOST_FOLLOWERS:
-            raise L4lbError(f"{_MOST_FOLLOWERS} clients follow the events already", "ask without --follow")
-        self._followers += 1
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(wait, _LONGEST_WAIT)), self._news:
-                    await self._news.wait_for(lambda: self._events.has(since))
-        finally:
-            self._followers -= 1
-        return self._events.plain(since)
 
     async def listen(self) -> None:
         """Hears what clients' connections tell of backends, and compares those that may degrade, for ever."""

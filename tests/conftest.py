@@ -5,6 +5,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.programs import folder, program  # noqa: F401 - fixtures, for all tests
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -1,10 +1,7 @@
 """Programs as checks, run with the rights of a worker in the gateway's namespace."""
 
-import os
 import pwd
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,32 +10,10 @@ from l4lb.lab.faults import frozen, killed
 from l4lb.lab.topology import Lab, Server
 from tests.lab.prober import Prober, until_well
 from tests.lab.websites import Port, start
+from tests.programs import Program
 
 SOON = 0.3  # seconds: enough for a shell to begin what it is to be stopped in
 NOTHING = "no answer within 300 ms"
-
-Program = Callable[[str], Path]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder of nobody's, which tests' own are not."""
-    with tempfile.TemporaryDirectory(prefix="l4lb-exec-") as name:
-        os.chown(name, pwd.getpwnam("nobody").pw_uid, -1)
-        yield Path(name)
-
-
-@pytest.fixture
-def program(folder: Path) -> Program:
-    """Makes an executable script."""
-
-    def make(body: str) -> Path:
-        path = folder / "check"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return make
 
 
 @pytest.fixture(scope="module")

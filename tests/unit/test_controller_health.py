@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from l4lb import controller, watching
+from l4lb import controller, feed, watching
 from l4lb import daemon as daemon_module
 from l4lb.errors import L4lbError, UsageError
 from l4lb.health.handshakes import Handshakes
@@ -329,7 +329,7 @@ async def test_who_waits_for_events_gets_the_next_one_at_once(edges: Edges, tmp_
 
 @in_loop
 async def test_who_waits_in_vain_is_let_go(edges: Edges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "_LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(feed, "LONGEST_WAIT", 0.02)
     async with running(edges, tmp_path, *BOTH) as daemon:
         since = (await daemon.do(("events", {})))["next"]
         assert await daemon.do(("events", {"since": since, "wait": 1e9})) == {"events": [], "next": since, "lost": 0}

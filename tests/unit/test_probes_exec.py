@@ -6,41 +6,18 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from l4lb.health.result import Result
+from tests.programs import Program
 from tests.unit.probing import probe_port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run programs as somebody else")
 
-Program = Callable[[str], Path]
 SHORT = 0.3  # seconds: enough for a shell to begin what it is to be stopped in
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder of nobody's, which tests' own are not."""
-    with tempfile.TemporaryDirectory(prefix="l4lb-exec-") as name:
-        os.chown(name, pwd.getpwnam("nobody").pw_uid, -1)
-        yield Path(name)
-
-
-@pytest.fixture
-def program(folder: Path) -> Program:
-    """Makes an executable script."""
-
-    def make(body: str) -> Path:
-        path = folder / "check"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return make
 
 
 def run(path: Path, timeout: float = 10.0, options: str = "") -> Result:
